@@ -1,0 +1,49 @@
+"""Names that are part of the contract between controller, session pods, gateway and users. Standard library only.
+
+A label or annotation that is not here does not exist. Changing a value here is a breaking change: running pods carry
+the old one.
+"""
+
+from typing import Final
+
+GROUP: Final = "sessionpools.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+
+PRODUCT: Final = "session-pools"
+FIELD_MANAGER: Final = "session-pools-controller"
+
+# --- labels of session pods and of what belongs to a revision; selectors use only these ---------------------------------
+LABEL_POOL: Final = f"{GROUP}/pool"  # the SessionPool's metadata.name (a DNS label, at most 63 characters)
+LABEL_POOL_UID: Final = f"{GROUP}/pool-uid"
+LABEL_REVISION: Final = f"{GROUP}/revision"
+LABEL_SLOT: Final = f"{GROUP}/slot"  # isolation Pod: which of the node's sessions this pod is; Process: "0"
+LABEL_INCARNATION: Final = f"{GROUP}/incarnation"
+LABEL_SERVICE: Final = f"{GROUP}/webservice"  # on code ConfigMaps: the WebService's metadata.name
+
+# --- annotations --------------------------------------------------------------------------------------------------------
+# Node names have up to 253 characters, which no label value has room for.
+ANNOTATION_NODE: Final = f"{GROUP}/node"
+ANNOTATION_NODE_UID: Final = f"{GROUP}/node-uid"
+# JSON of what may change without a rollout (sizes, timeouts); session pods read it through a downwardAPI volume.
+ANNOTATION_SETTINGS: Final = f"{GROUP}/settings"
+# Set by a user on a SessionPool: a new value is a new revision, as `kubectl rollout restart` does it.
+ANNOTATION_RESTARTED_AT: Final = f"{GROUP}/restartedAt"
+
+# --- inside a session pod -----------------------------------------------------------------------------------------------
+CONTAINER: Final = "session"
+SLOT_PORT: Final = 9000  # slot n listens on 9000 + n
+CONTROL_PORT: Final = 8999
+CONFIG_DIR: Final = "/etc/session-pools"
+REVISION_DIR: Final = f"{CONFIG_DIR}/revision"  # the revision's ConfigMap: session.json
+CODE_DIR: Final = f"{CONFIG_DIR}/code"  # inline and ConfigMap code
+LIVE_DIR: Final = f"{CONFIG_DIR}/live"  # downwardAPI: the file `settings`
+WORK_DIR: Final = "/tmp"  # noqa: S108  an emptyDir: the root file system is read-only
+ENV_POOL: Final = "SESSIONPOOLS_POOL"  # "<pool uid>/<revision>", what the header X-Session-Pool must say
+ENV_MEMORY: Final = "SESSIONPOOLS_SESSION_MEMORY"  # memory limit of one session in bytes; 0: none
+ENV_CONFIG_DIR: Final = "SESSIONPOOLS_CONFIG_DIR"
+
+# preStop: gateways stop sending to a pod that is being deleted within this time (seconds).
+PRE_STOP_SECONDS: Final = 3
+# After drainTimeoutSeconds sessions are killed; the supervisor then has this long to end (seconds).
+DRAIN_MARGIN_SECONDS: Final = 5

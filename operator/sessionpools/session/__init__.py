@@ -1,0 +1,1 @@
+"""What runs inside a session pod: supervisor, template and the one-request loop of a session."""
