@@ -13,7 +13,7 @@ API_VERSION: Final = f"{GROUP}/{VERSION}"
 PRODUCT: Final = "session-pools"
 FIELD_MANAGER: Final = "session-pools-controller"
 
-# --- labels of session pods and of what belongs to a revision; selectors use only these ---------------------------------
+# --- labels of session pods and of what belongs to a revision; selectors use only these ---------------------
 LABEL_POOL: Final = f"{GROUP}/pool"  # the SessionPool's metadata.name (a DNS label, at most 63 characters)
 LABEL_POOL_UID: Final = f"{GROUP}/pool-uid"
 LABEL_REVISION: Final = f"{GROUP}/revision"
@@ -21,7 +21,7 @@ LABEL_SLOT: Final = f"{GROUP}/slot"  # isolation Pod: which of the node's sessio
 LABEL_INCARNATION: Final = f"{GROUP}/incarnation"
 LABEL_SERVICE: Final = f"{GROUP}/webservice"  # on code ConfigMaps: the WebService's metadata.name
 
-# --- annotations --------------------------------------------------------------------------------------------------------
+# --- annotations --------------------------------------------------------------------------------------------
 # Node names have up to 253 characters, which no label value has room for.
 ANNOTATION_NODE: Final = f"{GROUP}/node"
 ANNOTATION_NODE_UID: Final = f"{GROUP}/node-uid"
@@ -30,7 +30,7 @@ ANNOTATION_SETTINGS: Final = f"{GROUP}/settings"
 # Set by a user on a SessionPool: a new value is a new revision, as `kubectl rollout restart` does it.
 ANNOTATION_RESTARTED_AT: Final = f"{GROUP}/restartedAt"
 
-# --- inside a session pod -----------------------------------------------------------------------------------------------
+# --- inside a session pod -----------------------------------------------------------------------------------
 CONTAINER: Final = "session"
 SLOT_PORT: Final = 9000  # slot n listens on 9000 + n
 CONTROL_PORT: Final = 8999
