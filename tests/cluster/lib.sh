@@ -1,7 +1,8 @@
 # shellcheck shell=bash disable=SC2034  # some variables are for the scripts that read this
-# Shared by the scripts beside it: versions, the cache, progress lines, the Go builds and the docker daemon.
+# Shared by the scripts beside it and by scripts/: versions, the cache, progress lines, tools, the docker daemon.
+# What runs where images can be pulled keeps to bash 3.2, which is what macOS has: no mapfile, no "${empty[@]}".
 set -euo pipefail
-shopt -s inherit_errexit
+shopt -s inherit_errexit 2>/dev/null || true
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/session-pools
 k8s_version=v$(sed -nE 's,.*k8s.io/kubernetes v([0-9.]+).*,\1,p' "$here/go/kubernetes/go.mod")
@@ -13,15 +14,18 @@ export UP_STARTED=${UP_STARTED:-$(date +%s)} # scripts that call scripts count f
 step() { printf '[%4ds] %s\n' $(($(date +%s) - UP_STARTED)) "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null; }
-hash_of() { cat "$@" | sha256sum | cut -c1-12; }
+sha256() { if have sha256sum; then sha256sum; else shasum -a 256; fi; }
+hash_of() { cat "$@" | sha256 | cut -c1-12; }
+at_most() { if have timeout; then timeout "$@"; else shift && "$@"; fi; } # SECONDS COMMAND...; macOS has no timeout
 
 # apt_need COMMAND=PACKAGE...: install what is missing, when root on Debian
 apt_need() {
 	local pair missing=()
 	for pair in "$@"; do have "${pair%%=*}" || missing+=("${pair#*=}"); done
 	[ ${#missing[@]} -eq 0 ] && return
-	if [ "$(id -u)" != 0 ] || ! have apt-get; then die "missing, and not root on Debian: ${missing[*]}"; fi
+	if [ "$(id -u)" != 0 ] || ! have apt-get; then die "missing, and not root on Debian to install it: ${missing[*]}"; fi
 	step "apt-get install ${missing[*]}"
+	mkdir -p "$cache"
 	{ apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } \
 		>"$cache/apt.log" 2>&1 || die "apt-get failed: $cache/apt.log"
 }
@@ -33,7 +37,7 @@ go_build() {
 	dir=$cache/$module-$(hash_of "$here/go/$module/go.mod" "$here/go/$module/go.sum")
 	for pkg in "$@"; do [ -x "$dir/$(binary_of "$pkg")" ] || missing+=("$pkg"); done
 	if [ ${#missing[@]} -gt 0 ]; then
-		have go || die "no Go toolchain in PATH (any release that satisfies go/$module/go.mod)"
+		have go || die "missing: ${missing[*]##*/}. Install it, or Go (a release that satisfies tests/cluster/go/$module/go.mod) to have it built"
 		step "go build ($module): ${missing[*]##*/cmd/}"
 		local v=$k8s_version x=
 		for pkg in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
@@ -54,16 +58,40 @@ kubernetes_bins() { go_build kubernetes k8s.io/kubernetes/cmd/{kube-apiserver,ku
 runtime_bins() { go_build runtime go.etcd.io/etcd/server/v3 github.com/coredns/coredns; }
 kind_dir() { go_build tools sigs.k8s.io/kind; }
 
-# kubectl and kind for the scripts: those in PATH if any, else built
+# use_tools TOOL...: each into PATH: the one that is there already, else built
 use_tools() {
+	local tool dir
 	mkdir -p "$cache"
-	PATH=$(kind_dir):$PATH
-	have kubectl || PATH=$(go_build kubernetes k8s.io/kubernetes/cmd/kubectl):$PATH
+	for tool in "$@"; do
+		case $tool in
+		kubectl) if kubectl_fits; then continue; else dir=$(go_build kubernetes k8s.io/kubernetes/cmd/kubectl); fi ;;
+		*) if have "$tool"; then continue; else dir=$(go_build tools "$(package_of "$tool")"); fi ;;
+		esac
+		PATH=$dir:$PATH
+	done
 	export PATH
 }
+# kubectl works with API servers up to one minor version older or newer (Kubernetes' version skew policy). Where there is
+# no Go to build a better one, one that is further off has to do.
+kubectl_fits() {
+	have kubectl || return 1
+	local minor wanted
+	minor=$(kubectl version --client --output=json 2>/dev/null | sed -nE 's/.*"gitVersion": "v1\.([0-9]+).*/\1/p')
+	wanted=$(cut -d. -f2 <<<"$k8s_version")
+	((${minor:-0} >= wanted - 1 && ${minor:-0} <= wanted + 1)) && return
+	have go && return 1
+	step "kubectl is 1.${minor:-?} and the cluster 1.$wanted: a newer kubectl in PATH is advised"
+}
+package_of() {
+	local package
+	package=$(sed -nE "s,^	([^ ]*/$1(/v[0-9]+)?)\$,\1,p" "$here/go/tools/go.mod" | head -n1)
+	[ -n "$package" ] || die "no tool $1 in tests/cluster/go/tools/go.mod"
+	echo "$package"
+}
 
-# Does this machine's bounding set lack a capability that its kernel knows?
+# Does this machine's bounding set lack a capability that its kernel knows? (Elsewhere than on Linux docker has its own.)
 lacks_capability() {
+	[ -e /proc/self/status ] || return 1
 	local bounding last
 	bounding=$((16#$(awk '/^CapBnd/ {print $2}' /proc/self/status)))
 	last=$(cat /proc/sys/kernel/cap_last_cap)
@@ -74,29 +102,49 @@ lacks_capability() {
 use_docker() {
 	mkdir -p "$cache"
 	if docker info >/dev/null 2>&1; then
-		if lacks_capability && [ "$(docker info --format '{{.DefaultRuntime}}')" = runc ]; then
-			die "this machine lacks a capability, so this docker daemon can't start privileged containers: make runc-clamp its default runtime (use_docker in lib.sh shows the flags)"
+		if [ "$(docker info --format '{{.DefaultRuntime}}')" = runc ] && lacks_capability; then
+			die "this machine lacks a capability, so this docker daemon can't start privileged containers: make tests/cluster/runc-clamp its default runtime (use_docker in lib.sh shows the flags)"
 		fi
 		return
 	fi
-	[ "$(id -u)" = 0 ] || die "no docker daemon answers, and starting one needs root"
+	if [ "$(uname -s)" != Linux ] || [ "$(id -u)" != 0 ]; then
+		die "no docker daemon answers, and starting one needs root on Linux: install or start Docker, and see that \`docker info\` works"
+	fi
 	apt_need dockerd=docker.io containerd=containerd runc=runc iptables=iptables
 	if [ -d /run/systemd/system ]; then
 		systemctl start docker
 	else
-		local flags=()
-		if [ ! -e /etc/docker/daemon.json ]; then # a configuration of the machine's own has the last word
-			flags=(--default-cgroupns-mode private)
-			if lacks_capability; then
-				install -m 755 "$here/runc-clamp" "$cache/runc-clamp"
-				flags+=(--add-runtime "clamp=$cache/runc-clamp" --default-runtime clamp)
-			fi
-		fi
-		step "starting dockerd ${flags[*]}"
-		setsid dockerd "${flags[@]}" >"$cache/dockerd.log" 2>&1 </dev/null &
+		start_dockerd
 	fi
 	for _ in $(seq 60); do docker info >/dev/null 2>&1 && return; sleep 0.5; done
 	die "dockerd did not come up: $cache/dockerd.log"
+}
+
+start_dockerd() {
+	local flags=() pid_file
+	if [ ! -e /etc/docker/daemon.json ]; then # a configuration of the machine's own has the last word
+		flags=(--default-cgroupns-mode private)
+		if lacks_capability; then
+			install -m 755 "$here/runc-clamp" "$cache/runc-clamp"
+			flags+=(--add-runtime "clamp=$cache/runc-clamp" --default-runtime clamp)
+		fi
+	fi
+	# where /run outlives a reboot, the old daemon's pid may be another process's by now, and dockerd would not start
+	for pid_file in /run/docker.pid /run/docker/containerd/containerd.pid; do
+		[ -e "$pid_file" ] || continue
+		grep -qsE '^(dockerd|containerd)' "/proc/$(<"$pid_file")/comm" || rm -f "$pid_file"
+	done
+	step "starting dockerd${flags[*]:+ ${flags[*]}}"
+	setsid dockerd ${flags[@]+"${flags[@]}"} >"$cache/dockerd.log" 2>&1 </dev/null &
+}
+
+# Six nodes (the demo's cluster and the tests') need more inotify instances than the 128 that Debian gives each user.
+raise_inotify_limits() {
+	local name
+	[ "$(id -u)" = 0 ] && [ -w /proc/sys/fs/inotify/max_user_instances ] || return 0
+	for name in max_user_instances=1024 max_user_watches=524288; do
+		[ "$(<"/proc/sys/fs/inotify/${name%=*}")" -ge "${name#*=}" ] || echo "${name#*=}" >"/proc/sys/fs/inotify/${name%=*}"
+	done 2>/dev/null || true
 }
 
 nodes_of() { docker ps -a --filter "label=io.x-k8s.kind.cluster=$1" --format '{{.Names}}' | sort; }
