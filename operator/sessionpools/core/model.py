@@ -1,0 +1,102 @@
+"""What the controller has observed, as frozen values: the input of every decision in this package.
+
+Made once at the edge (core.observe parses API objects, the controller adds the reports it read from session pods) and
+passed on; nothing in here is changed after it is made.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+__all__ = ["Failure", "NodeView", "Ownership", "PodPhase", "PodView", "SessionReport", "Taint"]
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    key: str
+    value: str
+    effect: str  # NoSchedule | PreferNoSchedule | NoExecute
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A Kubernetes node, as far as placement depends on it."""
+
+    name: str
+    uid: str
+    ready: bool
+    schedulable: bool  # not cordoned
+    labels: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[Taint, ...] = ()
+
+
+class PodPhase(StrEnum):
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a session does not become ready: `reason` CamelCase for machines, `message` one line for people."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """Where a session pod belongs, read from its labels and annotations."""
+
+    pool: str  # the SessionPool's metadata.name
+    pool_uid: str
+    node: str
+    node_uid: str
+    revision: str
+    slot: int
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class PodView:
+    """A session pod. `changed_at` and `created_at` are seconds since the epoch."""
+
+    namespace: str
+    name: str
+    uid: str
+    owner: Ownership
+    phase: PodPhase
+    ready: bool
+    deleting: bool
+    settings: str  # the raw annotation
+    image: str = ""
+    address: str = ""
+    failure: Failure | None = None
+    started: bool = False  # its container runs, so its control port can be asked
+    created_at: float = 0.0
+    ended_at: float = 0.0  # phase Failed or Succeeded: when
+
+    @property
+    def ended(self) -> bool:
+        """The kubelet will not run this pod again (evicted, node shut down): only another pod takes its place."""
+        return self.phase in (PodPhase.FAILED, PodPhase.SUCCEEDED)
+
+    @property
+    def alive(self) -> bool:
+        return not self.deleting and not self.ended
+
+
+@dataclass(frozen=True, slots=True)
+class SessionReport:
+    """What a session pod's control port said (GET :8999/sessions)."""
+
+    ready_sessions: int  # idle or busy
+    busy_sessions: int
+    phase: str
+    phase_seconds: float
+    initial_seen: int  # initialPoolSize as the supervisor has read it
+    max_seen: int
+    warmed: bool = True
+    threads: tuple[str, ...] = ()

@@ -1,0 +1,135 @@
+"""From API objects (JSON as the API server sends it) to the values of core.model. Called by the reflectors' parsers.
+
+Never fails on an object that the API server accepted: what is absent has the value that Kubernetes gives it.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sessionpools.api import names
+from sessionpools.core.model import Failure, NodeView, Ownership, PodPhase, PodView, Taint
+
+__all__ = ["node_view", "pod_view"]
+
+# First words of a termination message that name a cause of their own; any other is user code that raised.
+_OWN_REASONS = frozenset({"EntrypointInvalid", "EntrypointNotFound", "OOMKilled", "StartTimeout", "SyntaxError"})
+# The kubelet alternates between these while it backs off; one reason for both, or each turn would be a transition.
+_WAITING_REASONS = {"ErrImagePull": "ImagePullBackOff"}
+# Waiting reasons that mean "not yet", not "failed".
+_STARTING = frozenset({"", "ContainerCreating", "PodInitializing"})
+_INSUFFICIENT = re.compile(r"\bInsufficient [a-z0-9./-]+")
+
+
+def node_view(node: Mapping[str, Any]) -> NodeView:
+    spec = node.get("spec") or {}
+    conditions = (node.get("status") or {}).get("conditions") or []
+    return NodeView(
+        name=node["metadata"]["name"],
+        uid=node["metadata"]["uid"],
+        ready=any(c["type"] == "Ready" and c["status"] == "True" for c in conditions),
+        schedulable=not spec.get("unschedulable", False),
+        labels=dict(node["metadata"].get("labels") or {}),
+        taints=tuple(Taint(t["key"], t.get("value", ""), t["effect"]) for t in spec.get("taints") or []),
+    )
+
+
+def pod_view(pod: Mapping[str, Any]) -> PodView:
+    """Raises KeyError or ValueError for a pod that carries our pool label and not the others: not made by us."""
+    metadata = pod["metadata"]
+    labels, annotations = metadata["labels"], metadata.get("annotations") or {}
+    status = pod.get("status") or {}
+    container: Mapping[str, Any] = next(
+        (c for c in status.get("containerStatuses") or [] if c["name"] == names.CONTAINER), {}
+    )
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or [])
+    phase = PodPhase(status.get("phase") or "Pending")
+    return PodView(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        owner=Ownership(
+            pool=labels[names.LABEL_POOL],
+            pool_uid=labels[names.LABEL_POOL_UID],
+            node=annotations[names.ANNOTATION_NODE],
+            node_uid=annotations[names.ANNOTATION_NODE_UID],
+            revision=labels[names.LABEL_REVISION],
+            slot=int(labels[names.LABEL_SLOT]),
+            incarnation=int(labels[names.LABEL_INCARNATION]),
+        ),
+        phase=phase,
+        ready=ready,
+        deleting=metadata.get("deletionTimestamp") is not None,
+        settings=annotations.get(names.ANNOTATION_SETTINGS, ""),
+        image=next((c["image"] for c in (pod.get("spec") or {}).get("containers", []) if c.get("image")), ""),
+        address=status.get("podIP", ""),
+        failure=None if ready else _failure(status, container),
+        started="running" in (container.get("state") or {}),
+        created_at=_seconds(metadata.get("creationTimestamp")),
+        ended_at=_ended_at(status, container, metadata) if phase in (PodPhase.FAILED, PodPhase.SUCCEEDED) else 0.0,
+    )
+
+
+def _failure(status: Mapping[str, Any], container: Mapping[str, Any]) -> Failure | None:
+    if status.get("phase") == "Failed" and status.get("reason"):
+        return Failure(
+            _camel(status["reason"]), _line(status.get("message", "")) or f"the pod has ended: {status['reason']}"
+        )
+    for condition in status.get("conditions") or []:
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return _unscheduled(condition)
+    state = container.get("state") or {}
+    ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated")
+    waiting = state.get("waiting") or {}
+    if ended:
+        return _terminated(ended)
+    reason = waiting.get("reason", "")
+    if reason in _STARTING:
+        return None
+    reason = _WAITING_REASONS.get(reason, reason)
+    image = container.get("image", "")
+    detail = _line(waiting.get("message", ""))
+    return Failure(_camel(reason), f"{reason}: image {image}: {detail}" if "Image" in reason else f"{reason}: {detail}")
+
+
+def _unscheduled(condition: Mapping[str, Any]) -> Failure | None:
+    message = condition.get("message", "")
+    if condition.get("reason") != "Unschedulable":
+        return None  # SchedulingGated, or the scheduler has not looked yet
+    # The scheduler counts all nodes ("0/3 nodes are available: 1 Insufficient memory, 2 node(s) didn't ..."); the pod
+    # is pinned to one, so only what is missing there says anything.
+    missing = sorted(set(_INSUFFICIENT.findall(message)))
+    return Failure("Unschedulable", f"Unschedulable: {', '.join(missing) if missing else _line(message)}")
+
+
+def _terminated(ended: Mapping[str, Any]) -> Failure:
+    message = _line(ended.get("message", ""))
+    if ended.get("reason") == "OOMKilled":
+        return Failure(
+            "OOMKilled", message if message.startswith("OOMKilled") else "OOMKilled: the memory limit is too low"
+        )
+    if not message:
+        return Failure("SessionFailed", f"the session pod's container ended with exit code {ended.get('exitCode')}")
+    first_word = message.partition(":")[0]
+    return Failure(first_word if first_word in _OWN_REASONS else "SessionFailed", message)
+
+
+def _ended_at(status: Mapping[str, Any], container: Mapping[str, Any], metadata: Mapping[str, Any]) -> float:
+    finished = ((container.get("state") or {}).get("terminated") or {}).get("finishedAt")
+    transitions = [c["lastTransitionTime"] for c in status.get("conditions") or [] if c.get("lastTransitionTime")]
+    return _seconds(finished or max(transitions, default=None) or metadata.get("creationTimestamp"))
+
+
+def _line(text: str) -> str:
+    """The first line, bounded: it stands in a table column."""
+    first = text.strip().partition("\n")[0]
+    return first if len(first) <= 500 else first[:497] + "..."
+
+
+def _camel(reason: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]", "", reason) or "Failed"
+
+
+def _seconds(time: str | None) -> float:
+    return datetime.fromisoformat(time).timestamp() if time else 0.0

@@ -1,0 +1,59 @@
+"""Which nodes a pool is on, as the DaemonSet controller would decide it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from sessionpools.api.v1alpha1 import Placement, Toleration
+from sessionpools.core.model import NodeView, Taint
+
+__all__ = ["Place", "place"]
+
+# Taints that Kubernetes sets and takes away by itself as a node's condition changes. They say "no new pods now", not
+# "this is no node for the pool".
+_LIFECYCLE: Final = "node.kubernetes.io/"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a node is to a pool. `closed` says in a sentence why it gets no new sessions now; "" if it does."""
+
+    node: NodeView
+    compute_node: bool  # sessions belong here
+    may_stay: bool  # sessions that are here may go on
+    closed: str = ""
+
+    @property
+    def counts(self) -> bool:
+        """Whether the pool's Ready condition waits for this node."""
+        return self.compute_node and self.node.ready and self.node.schedulable
+
+
+def place(placement: Placement, node: NodeView) -> Place:
+    if any(node.labels.get(key) != value for key, value in placement.node_selector.items()):
+        return Place(node, compute_node=False, may_stay=False, closed="the node does not match placement.nodeSelector")
+    barring = [t for t in node.taints if t.effect in ("NoSchedule", "NoExecute")]
+    bars = [t for t in barring if not any(_tolerates(toleration, t) for toleration in placement.tolerations)]
+    own = [t for t in bars if not t.key.startswith(_LIFECYCLE)]
+    if own:
+        stays = all(t.effect == "NoSchedule" for t in own)
+        return Place(node, compute_node=False, may_stay=stays, closed=f"the node's taint {own[0].key} is not tolerated")
+    return Place(node, compute_node=True, may_stay=True, closed=_closed(node, bars))
+
+
+def _closed(node: NodeView, bars: Iterable[Taint]) -> str:
+    if not node.ready:
+        return "NodeNotReady: the node is not ready"
+    if not node.schedulable:
+        return "Cordoned: the node is cordoned and gets no new sessions"
+    for taint in bars:
+        return f"NodeTainted: the node has the taint {taint.key} and gets no new sessions"
+    return ""
+
+
+def _tolerates(toleration: Toleration, taint: Taint) -> bool:
+    if toleration.effect and toleration.effect != taint.effect:
+        return False
+    if toleration.operator == "Exists":
+        return not toleration.key or toleration.key == taint.key
+    return toleration.key == taint.key and toleration.value == taint.value

@@ -1,0 +1,196 @@
+"""What to do next for one pool: the pure middle of the reconciler.
+
+`plan()` looks at each node by itself; nothing in it waits, retries or counts. It may be called with a cache that lags
+behind: it then asks for what has been done already, and deterministic names (core.naming) and the uid in each deletion
+make that harmless.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+from typing import Final
+
+from sessionpools.api.v1alpha1 import Isolation, SessionPool
+from sessionpools.core import naming
+from sessionpools.core.model import NodeView, PodView, SessionReport
+from sessionpools.core.placement import Place
+from sessionpools.core.pods import settings_of
+from sessionpools.core.target import Blocked, Target
+
+__all__ = ["CreatePod", "DeletePod", "Plan", "SettingsPatch", "plan", "pods_wanted"]
+
+# A pod that the kubelet will not run again (evicted, refused by the node) is replaced after this long, doubled for each
+# incarnation: in five minutes at most two pods stand in one slot.
+REPLACE_AFTER_SECONDS: Final = 60.0
+REPLACE_AFTER_AT_MOST_SECONDS: Final = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class CreatePod:
+    node: NodeView
+    slot: int
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePod:
+    pod: PodView
+    why: str  # for the log
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsPatch:
+    pod: PodView
+    settings: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    creates: tuple[CreatePod, ...] = ()
+    deletes: tuple[DeletePod, ...] = ()
+    patches: tuple[SettingsPatch, ...] = ()
+    # seconds until something that only time changes is due (the replacement of an ended pod); None: never
+    look_again_seconds: float | None = None
+
+
+def pods_wanted(pool: SessionPool) -> int:
+    """Session pods wanted on each compute node."""
+    if pool.spec.isolation is Isolation.PROCESS:
+        return 1 if pool.spec.max_pool_size > 0 else 0
+    return pool.spec.initial_pool_size
+
+
+def plan(
+    pool: SessionPool,
+    target: Target | Blocked,
+    places: Mapping[str, Place],
+    pods: Sequence[PodView],
+    reports: Mapping[str, SessionReport],
+    now: float,
+) -> Plan:
+    """`places` by node name, `pods` all of this pool, `reports` by pod uid as far as known, `now` in epoch seconds."""
+    if pool.metadata.deletion_timestamp:
+        return Plan()  # the garbage collector removes what the pool owns
+    if isinstance(target, Blocked) and not target.retire:
+        return Plan(patches=_patches(pool, pods))
+    by_node: dict[str, list[PodView]] = {name: [] for name in places}
+    for pod in pods:
+        by_node.setdefault(pod.owner.node, []).append(pod)
+    parts = [_plan_node(pool, target, places.get(node), found, reports, now) for node, found in by_node.items()]
+    waits = [part.look_again_seconds for part in parts if part.look_again_seconds is not None]
+    return Plan(
+        creates=tuple(create for part in parts for create in part.creates),
+        deletes=tuple(delete for part in parts for delete in part.deletes),
+        patches=_patches(pool, [p for p in pods if p.owner.node in places]),
+        look_again_seconds=min(waits, default=None),
+    )
+
+
+def _plan_node(
+    pool: SessionPool,
+    target: Target | Blocked,
+    place: Place | None,
+    pods: Sequence[PodView],
+    reports: Mapping[str, SessionReport],
+    now: float,
+) -> Plan:
+    alive = [pod for pod in pods if pod.alive]
+    if isinstance(target, Blocked):
+        return _delete(pods, target.reason)
+    if place is None:
+        return _delete(pods, "NodeRemoved")
+    here = [pod for pod in alive if pod.owner.node_uid == place.node.uid]
+    gone = [pod for pod in pods if pod.owner.node_uid != place.node.uid]  # a node of the same name was replaced
+    if not place.may_stay:
+        return _delete(pods, "NodeNotEligible")
+    if not place.compute_node:
+        return _delete(gone, "NodeReplaced")
+
+    wanted = pods_wanted(pool)
+    current = [pod for pod in here if pod.owner.revision == target.revision.name]
+    old = [pod for pod in here if pod.owner.revision != target.revision.name]
+    deletes = [
+        *_delete(gone, "NodeReplaced").deletes,
+        *_retire_old(pool, wanted, current, old, reports),
+        *_shrink(current, len(current) - wanted, reports),
+    ]
+    if place.closed:
+        return Plan(deletes=tuple(deletes))
+    ended = [pod for pod in pods if pod.ended and not pod.deleting and pod.owner.node_uid == place.node.uid]
+    held, replaced, due = _replace_ended(target.revision.name, ended, now)
+    room = wanted + (pool.spec.update.max_surge if old else 0) - len(here) - len(held)
+    missing = min(wanted - len(current) - len(held), room)
+    creates = _fill(target.revision.name, place.node, missing, [*current, *held], pods)
+    return Plan(tuple(creates), (*deletes, *replaced), look_again_seconds=due)
+
+
+def _retire_old(
+    pool: SessionPool,
+    wanted: int,
+    current: Sequence[PodView],
+    old: Sequence[PodView],
+    reports: Mapping[str, SessionReport],
+) -> list[DeletePod]:
+    """Old sessions go as new ones are ready; those that are not ready serve nobody and go at once."""
+    ready_old = [pod for pod in old if pod.ready]
+    ready = len(ready_old) + sum(pod.ready for pod in current)
+    spare = ready - max(wanted - pool.spec.update.max_unavailable, 0)
+    leave = [pod for pod in old if not pod.ready] + _idle_first(ready_old, reports)[: max(spare, 0)]
+    return [DeletePod(pod, "OldRevision") for pod in leave]
+
+
+def _shrink(current: Sequence[PodView], excess: int, reports: Mapping[str, SessionReport]) -> list[DeletePod]:
+    return [DeletePod(pod, "PoolResized") for pod in _idle_first(current, reports)[: max(excess, 0)]]
+
+
+def _idle_first(pods: Iterable[PodView], reports: Mapping[str, SessionReport]) -> list[PodView]:
+    """Not ready first, then idle, then the highest slot."""
+
+    def order(pod: PodView) -> tuple[bool, bool, int]:
+        report = reports.get(pod.uid)
+        return (pod.ready, report is not None and report.busy_sessions > 0, -pod.owner.slot)
+
+    return sorted(pods, key=order)
+
+
+def _replace_ended(
+    revision: str, ended: Sequence[PodView], now: float
+) -> tuple[list[PodView], list[DeletePod], float | None]:
+    """Ended pods that hold their slot until the back-off is over, those that make room now, and the seconds until the
+    next one does."""
+    held, replaced, waits = [], [], []
+    for pod in ended:
+        delay = min(REPLACE_AFTER_SECONDS * 2**pod.owner.incarnation, REPLACE_AFTER_AT_MOST_SECONDS)
+        # Up to half as much more, so that the pods of a node that failed do not all come back at one moment.
+        delay *= 1 + int(naming.digest(pod.uid), 16) % 1000 / 2000
+        left = pod.ended_at + delay - now
+        if pod.owner.revision == revision and left > 0:
+            held.append(pod)
+            waits.append(left)
+        else:
+            replaced.append(DeletePod(pod, "PodEnded"))
+    return held, replaced, min(waits, default=None)
+
+
+def _fill(
+    revision: str, node: NodeView, missing: int, taken: Sequence[PodView], pods: Sequence[PodView]
+) -> Iterable[CreatePod]:
+    """The lowest free slots; the incarnation after the last one that is still seen there."""
+    slots = {pod.owner.slot for pod in taken}
+    free = (slot for slot in count() if slot not in slots)
+    for slot in islice(free, max(missing, 0)):
+        seen = [
+            p.owner.incarnation
+            for p in pods
+            if p.owner.slot == slot and p.owner.revision == revision and p.owner.node_uid == node.uid
+        ]
+        yield CreatePod(node, slot, max(seen, default=-1) + 1)
+
+
+def _patches(pool: SessionPool, pods: Iterable[PodView]) -> tuple[SettingsPatch, ...]:
+    settings = settings_of(pool)
+    return tuple(SettingsPatch(pod, settings) for pod in pods if pod.alive and pod.settings != settings)
+
+
+def _delete(pods: Iterable[PodView], why: str) -> Plan:
+    return Plan(deletes=tuple(DeletePod(pod, why) for pod in pods if not pod.deleting))

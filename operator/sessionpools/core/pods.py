@@ -1,0 +1,238 @@
+"""The manifests of what the controller creates: session pods and the ConfigMap of a revision.
+
+Plain JSON, as the API server takes it. Every session pod satisfies the pod security standard `restricted`.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from sessionpools.api import names
+from sessionpools.api.v1alpha1 import Isolation, SessionPool, WebService
+from sessionpools.core import naming, quantity
+from sessionpools.core.model import NodeView
+from sessionpools.core.revision import CodeFiles, Revision
+
+__all__ = ["code_config_map", "grace_seconds", "session_pod", "settings_of"]
+
+# Kept by a pod through a node's failure, as DaemonSet pods are: a lost node is reported, not churned.
+_STAYS_ON: Final = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+
+
+def settings_of(pool: SessionPool) -> str:
+    """The settings annotation: what a session pod takes over while it runs (no rollout)."""
+    spec = pool.spec
+    process = spec.isolation is Isolation.PROCESS
+    settings = {
+        "initialPoolSize": spec.initial_pool_size if process else 1,
+        "maxPoolSize": spec.max_pool_size if process else 1,
+        "idleTimeoutSeconds": spec.idle_timeout_seconds,
+        "requestTimeoutSeconds": spec.request_timeout_seconds,
+        "startTimeoutSeconds": spec.start_timeout_seconds,
+        "drainTimeoutSeconds": spec.drain_timeout_seconds,
+        "recycleAfterRequests": spec.recycle_after_requests,
+    }
+    return json.dumps(settings, separators=(",", ":"))
+
+
+def grace_seconds(pool: SessionPool) -> int:
+    """How long a session pod may take to end: gateways let go, requests finish, the supervisor ends."""
+    return names.PRE_STOP_SECONDS + pool.spec.drain_timeout_seconds + names.DRAIN_MARGIN_SECONDS
+
+
+def code_config_map(service: WebService, revision: Revision) -> dict[str, Any]:
+    """The immutable copy of a revision: session.json and the code. Paths are volume items, as keys allow no slash."""
+    text: dict[str, str] = {"session.json": json.dumps(revision.session, sort_keys=True)}
+    binary: dict[str, str] = {}
+    for key, (_, content) in zip(_code_keys(revision.code), revision.code.files, strict=True):
+        try:
+            text[key] = content.decode()
+        except UnicodeDecodeError:
+            binary[key] = base64.b64encode(content).decode()
+    body: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": naming.code_config_map_name(service.metadata.name, revision.name),
+            "namespace": service.metadata.namespace,
+            "labels": {
+                **_common_labels("code"),
+                names.LABEL_REVISION: revision.name,
+                names.LABEL_SERVICE: naming.digest(service.metadata.uid),
+            },
+            "ownerReferences": [_owner("WebService", service.metadata.name, service.metadata.uid)],
+        },
+        "immutable": True,
+        "data": text,
+    }
+    if binary:
+        body["binaryData"] = binary
+    return body
+
+
+def session_pod(
+    pool: SessionPool,
+    service: WebService,
+    revision: Revision,
+    node: NodeView,
+    slot: int,
+    incarnation: int,
+    pull_policy: str,
+) -> dict[str, Any]:
+    """A session pod pinned to `node` as DaemonSet pods are: the scheduler still checks resources and taints."""
+    spec, metadata = service.spec, pool.metadata
+    placement = pool.spec.placement.to_json()
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": naming.pod_name(metadata.name, metadata.uid, node.uid, revision.name, slot, incarnation),
+            "namespace": metadata.namespace,
+            "labels": {
+                **_common_labels("session"),
+                names.LABEL_POOL: metadata.name,
+                names.LABEL_POOL_UID: metadata.uid,
+                names.LABEL_REVISION: revision.name,
+                names.LABEL_SLOT: str(slot),
+                names.LABEL_INCARNATION: str(incarnation),
+            },
+            "annotations": {
+                names.ANNOTATION_NODE: node.name,
+                names.ANNOTATION_NODE_UID: node.uid,
+                names.ANNOTATION_SETTINGS: settings_of(pool),
+                "cluster-autoscaler.kubernetes.io/daemonset-pod": "true",
+            },
+            "ownerReferences": [_owner("SessionPool", metadata.name, metadata.uid)],
+        },
+        "spec": {
+            "affinity": _pinned_to(node.name),
+            "automountServiceAccountToken": False,
+            "containers": [_container(pool, service, revision, pull_policy)],
+            "enableServiceLinks": False,
+            "imagePullSecrets": [secret.to_json() for secret in spec.image_pull_secrets],
+            "priorityClassName": placement["priorityClassName"],
+            "restartPolicy": "Always",
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            "serviceAccountName": spec.service_account_name,
+            "terminationGracePeriodSeconds": grace_seconds(pool),
+            "tolerations": [
+                *placement["tolerations"],
+                *({"key": key, "operator": "Exists", "effect": "NoExecute"} for key in _STAYS_ON),
+            ],
+            "volumes": [*_volumes(service, revision), *spec.volumes],
+        },
+    }
+
+
+def _container(pool: SessionPool, service: WebService, revision: Revision, pull_policy: str) -> dict[str, Any]:
+    spec = service.spec
+    limit = (spec.resources.get("limits") or {}).get("memory")
+    mounts = [
+        {"name": "revision", "mountPath": names.REVISION_DIR, "readOnly": True},
+        {"name": "live", "mountPath": names.LIVE_DIR, "readOnly": True},
+        {"name": "work", "mountPath": names.WORK_DIR},
+    ]
+    if revision.code.files:
+        mounts.append({"name": "code", "mountPath": names.CODE_DIR, "readOnly": True})
+    return {
+        "name": names.CONTAINER,
+        "image": revision.image,
+        "imagePullPolicy": pull_policy,
+        "command": ["sessionpools-session"],
+        "env": [
+            {"name": names.ENV_POOL, "value": f"{pool.metadata.uid}/{revision.name}"},
+            {"name": names.ENV_MEMORY, "value": str(quantity.to_bytes(limit) if limit else 0)},
+            *spec.env,
+        ],
+        "envFrom": spec.env_from,
+        "lifecycle": {"preStop": {"sleep": {"seconds": names.PRE_STOP_SECONDS}}},
+        "livenessProbe": {
+            "httpGet": _control("/livez"),
+            "periodSeconds": 10,
+            "timeoutSeconds": 5,
+            "failureThreshold": 6,
+        },
+        "ports": [
+            {"name": "control", "containerPort": names.CONTROL_PORT},
+            {"name": "slot-0", "containerPort": names.SLOT_PORT},
+        ],
+        "readinessProbe": {
+            "httpGet": _control("/readyz"),
+            "periodSeconds": 1,
+            "timeoutSeconds": 2,
+            "failureThreshold": 3,
+        },
+        "resources": _resources(pool, spec.resources),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        },
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [*mounts, *spec.volume_mounts],
+    }
+
+
+def _volumes(service: WebService, revision: Revision) -> list[dict[str, Any]]:
+    config_map = naming.code_config_map_name(service.metadata.name, revision.name)
+    items = [
+        {"key": key, "path": path}
+        for key, (path, _) in zip(_code_keys(revision.code), revision.code.files, strict=True)
+    ]
+    settings = {"path": "settings", "fieldRef": {"fieldPath": f"metadata.annotations['{names.ANNOTATION_SETTINGS}']"}}
+    volumes: list[dict[str, Any]] = [
+        {
+            "name": "revision",
+            "configMap": {"name": config_map, "items": [{"key": "session.json", "path": "session.json"}]},
+        },
+        {"name": "live", "downwardAPI": {"items": [settings]}},
+        {"name": "work", "emptyDir": {}},
+    ]
+    if items:
+        volumes.append({"name": "code", "configMap": {"name": config_map, "items": items}})
+    return volumes
+
+
+def _resources(pool: SessionPool, of_one: Mapping[str, Any]) -> dict[str, Any]:
+    """A Process pod requests what its initial sessions need and may use what its maximum needs."""
+    if pool.spec.isolation is Isolation.POD:
+        return dict(of_one)
+    factors = {"requests": max(pool.spec.initial_pool_size, 1), "limits": max(pool.spec.max_pool_size, 1)}
+    return {
+        kind: {resource: quantity.times(value, factor) for resource, value in (of_one.get(kind) or {}).items()}
+        for kind, factor in factors.items()
+        if of_one.get(kind)
+    }
+
+
+def _code_keys(code: CodeFiles) -> list[str]:
+    return [f"file-{index}" for index in range(len(code.files))]
+
+
+def _control(path: str) -> dict[str, Any]:
+    return {"path": path, "port": names.CONTROL_PORT}
+
+
+def _pinned_to(node: str) -> dict[str, Any]:
+    term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
+
+
+def _owner(kind: str, name: str, uid: str) -> dict[str, Any]:
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": kind,
+        "name": name,
+        "uid": uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def _common_labels(component: str) -> dict[str, str]:
+    return {
+        "app.kubernetes.io/name": names.PRODUCT,
+        "app.kubernetes.io/component": component,
+        "app.kubernetes.io/managed-by": names.FIELD_MANAGER,
+    }

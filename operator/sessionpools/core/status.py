@@ -1,0 +1,304 @@
+"""The status of a pool as a pure function of what was observed: never of what was intended.
+
+`pool_status()` gives the whole status; the controller writes it when it differs from the one that stands there.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sessionpools.api.v1alpha1 import (
+    MAX_CONDITION_MESSAGE,
+    MAX_NODE_MESSAGE,
+    MAX_STATUS_NODES,
+    Condition,
+    Isolation,
+    NodeCounts,
+    NodeStatus,
+    SessionCounts,
+    SessionPool,
+    SessionPoolStatus,
+    State,
+)
+from sessionpools.core.model import Failure, PodView, SessionReport
+from sessionpools.core.placement import Place
+from sessionpools.core.plan import pods_wanted
+from sessionpools.core.target import Blocked, Target
+
+__all__ = ["Observation", "condition", "pool_status"]
+
+_Make = Callable[[str, bool, str, str], Condition]
+
+# A start that takes longer than this is shown with the phase that runs (seconds).
+LONG_PHASE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """All that a pool's status is made of. `places` by node name, `reports` by pod uid, `refused` by node name: why the
+    API server did not take a session pod there."""
+
+    pool: SessionPool
+    target: Target | Blocked
+    places: Mapping[str, Place]
+    pods: Sequence[PodView]
+    reports: Mapping[str, SessionReport] = field(default_factory=dict)
+    refused: Mapping[str, Failure] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A node, and what of it decides the conditions."""
+
+    status: NodeStatus
+    counts: bool
+    updated: int
+    old: int
+    failure: Failure | None
+
+
+def pool_status(seen: Observation, now: datetime) -> SessionPoolStatus:
+    rows = _rows(seen)
+    states = [row.status.state for row in rows]
+    counts = NodeCounts(
+        total=len(rows),
+        success=states.count(State.SUCCESS),
+        pending=states.count(State.PENDING),
+        not_found=states.count(State.NOT_FOUND),
+    )
+    sessions = SessionCounts(
+        desired=sum(row.status.desired for row in rows),
+        ready=sum(row.status.ready for row in rows),
+        updated=sum(row.updated for row in rows),
+    )
+    before = seen.pool.status
+    revision = seen.target.revision if isinstance(seen.target, Target) else None
+    return SessionPoolStatus(
+        observed_generation=seen.pool.metadata.generation,
+        state=_state(states),
+        nodes=[row.status for row in rows[:MAX_STATUS_NODES]],
+        node_counts=counts,
+        sessions=sessions,
+        image=revision.image if revision else before.image,
+        revision=revision.name if revision else before.revision,
+        conditions=_conditions(seen, rows, counts, sessions, now),
+    )
+
+
+def _state(states: Sequence[State]) -> State:
+    if not states or all(state is State.NOT_FOUND for state in states):
+        return State.NOT_FOUND
+    return State.SUCCESS if all(state is State.SUCCESS for state in states) else State.PENDING
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
+
+
+def _rows(seen: Observation) -> list[_Row]:
+    """A row for each compute node, and for each other node that still holds session pods; those not Success first."""
+    pods: dict[str, list[PodView]] = {name: [] for name, place in seen.places.items() if place.compute_node}
+    for pod in seen.pods:
+        if not pod.ended:
+            pods.setdefault(pod.owner.node, []).append(pod)
+    rows = [_row(seen, name, found) for name, found in pods.items()]
+    return sorted(rows, key=lambda row: (row.status.state is State.SUCCESS, row.status.name))
+
+
+def _row(seen: Observation, name: str, pods: Sequence[PodView]) -> _Row:
+    place = seen.places.get(name)
+    belongs = place is not None and place.compute_node
+    wanted = belongs and not seen.pool.metadata.deletion_timestamp and not _retired(seen.target)
+    desired = seen.pool.spec.initial_pool_size if wanted else 0
+    usable = [pod for pod in pods if not pod.deleting and place is not None and place.node.ready]
+    sessions = {pod.uid: _ready_sessions(seen, pod) for pod in usable}
+    ready = sum(sessions.values())
+    revision = seen.target.revision.name if isinstance(seen.target, Target) else ""
+    current = [pod for pod in usable if pod.owner.revision == revision]
+    failure = _failure(seen, name, [pod for pod in pods if pod.alive])
+    awaited = (
+        wanted
+        and place is not None
+        and not place.closed
+        and isinstance(seen.target, Target)
+        and pods_wanted(seen.pool) > 0
+    )
+    missing = State.PENDING if pods or awaited else State.NOT_FOUND
+    state = State.SUCCESS if wanted and ready >= desired else missing
+    return _Row(
+        NodeStatus(
+            name=name,
+            state=state,
+            desired=desired,
+            ready=ready,
+            message="" if state is State.SUCCESS else _message(seen, place, pods, failure)[:MAX_NODE_MESSAGE],
+        ),
+        counts=belongs and place is not None and place.counts,
+        updated=sum(sessions[pod.uid] for pod in current),
+        old=sum(1 for pod in pods if pod.alive and revision and pod.owner.revision != revision),
+        failure=failure if state is not State.SUCCESS else None,
+    )
+
+
+def _ready_sessions(seen: Observation, pod: PodView) -> int:
+    """Sessions of this pod that can take a call. A Process pod is Ready once all its initial sessions were, and
+    says by its report how many there are after a resize."""
+    if not pod.ready:
+        return 0
+    if seen.pool.spec.isolation is Isolation.POD:
+        return 1
+    report = seen.reports.get(pod.uid)
+    return report.ready_sessions if report else 0
+
+
+def _failure(seen: Observation, node: str, alive: Sequence[PodView]) -> Failure | None:
+    """The newest revision's failure speaks for the node: an older one's is about code that is being replaced."""
+    if node in seen.refused:
+        return seen.refused[node]
+    revision = seen.target.revision.name if isinstance(seen.target, Target) else ""
+    failed = [pod for pod in alive if pod.failure and not pod.ready]
+    failed.sort(key=lambda pod: (pod.owner.revision != revision, pod.owner.slot))
+    return failed[0].failure if failed else None
+
+
+def _message(seen: Observation, place: Place | None, pods: Sequence[PodView], failure: Failure | None) -> str:
+    if place is None:
+        return "NodeRemoved: the node is gone; its session pods are being removed"
+    if place.closed:
+        return place.closed
+    if failure:
+        return failure.message
+    if isinstance(seen.target, Blocked):
+        return seen.target.message
+    waiting = [pod for pod in pods if pod.alive and not pod.ready]
+    reports = [seen.reports[pod.uid] for pod in waiting if pod.uid in seen.reports]
+    long = [report for report in reports if report.phase_seconds >= LONG_PHASE_SECONDS and report.phase != "ready"]
+    if long:
+        slowest = max(long, key=lambda report: report.phase_seconds)
+        # Whole multiples of 5 s: a message that changed each second would be a status write each second.
+        return f"{slowest.phase} for {int(slowest.phase_seconds // LONG_PHASE_SECONDS * LONG_PHASE_SECONDS)} s"
+    return "sessions are starting" if waiting else "sessions are awaited"
+
+
+# --- conditions -----------------------------------------------------------------------------------------------------
+
+
+def _conditions(
+    seen: Observation, rows: Sequence[_Row], counts: NodeCounts, sessions: SessionCounts, now: datetime
+) -> list[Condition]:
+    generation, before = seen.pool.metadata.generation, seen.pool.status.conditions
+    counted = [row for row in rows if row.counts]
+    failing = next((row for row in counted if row.failure), None)
+    summary = f"{sessions.ready} of {sessions.desired} sessions are ready on {counts.total} compute nodes"
+
+    def make(type_: str, holds: bool, reason: str, message: str) -> Condition:
+        return condition(before, type_, holds, reason, message, generation, now)
+
+    is_ready = (
+        bool(counted) and all(row.status.state is State.SUCCESS for row in counted) and isinstance(seen.target, Target)
+    )
+    stalled = _stalled(seen, rows, failing)
+    rolling = sum(row.old for row in rows)
+    if is_ready:
+        ready = make("Ready", True, "SessionsReady", summary)
+    elif stalled:
+        ready = make("Ready", False, stalled.reason, stalled.message)
+    else:
+        ready = make("Ready", False, "SessionsStarting", f"{summary}; {_first_message(counted)}")
+    if stalled:
+        reconciling = make("Reconciling", False, "Stalled", "no progress is expected: see the condition Stalled")
+    elif rolling:
+        reconciling = make(
+            "Reconciling",
+            True,
+            "RollingOut",
+            f"{sessions.updated} of {sessions.desired} sessions have the new revision",
+        )
+    elif not is_ready:
+        reconciling = make("Reconciling", True, "Filling", summary)
+    else:
+        reconciling = make("Reconciling", False, "UpToDate", "the pool is as its spec says")
+    return [
+        ready,
+        reconciling,
+        _stalled_condition(stalled, make),
+        *_runtime_conditions(seen, make),
+    ]  # fmt: skip
+
+
+def _stalled(seen: Observation, rows: Sequence[_Row], failing: _Row | None) -> Failure | None:
+    """Why nothing will change before somebody changes something."""
+    if isinstance(seen.target, Blocked):
+        return Failure(seen.target.reason, seen.target.message)
+    if not any(row.counts for row in rows):
+        closed = [f"{row.status.name}: {row.status.message}" for row in rows if row.status.message]
+        detail = "; ".join(closed[:3]) if closed else "no node matches placement.nodeSelector and tolerations"
+        return Failure("NoEligibleNodes", f"no Ready, schedulable compute node: {detail}")
+    if failing and failing.failure:
+        return Failure(
+            failing.failure.reason, f"node {failing.status.name}: {failing.failure.message}"[:MAX_CONDITION_MESSAGE]
+        )
+    return None
+
+
+def _stalled_condition(stalled: Failure | None, make: _Make) -> Condition:
+    if stalled:
+        return make("Stalled", True, stalled.reason, stalled.message)
+    return make("Stalled", False, "Progressing", "nothing is in the way")
+
+
+def _runtime_conditions(seen: Observation, make: _Make) -> list[Condition]:
+    """What the sessions of the current revision say of themselves, once one of them was asked."""
+    if not isinstance(seen.target, Target):
+        return [c for c in seen.pool.status.conditions if c.type in ("Warmed", "NotForkSafe")]
+    current = [pod for pod in seen.pods if pod.ready and pod.owner.revision == seen.target.revision.name]
+    report = next((seen.reports[pod.uid] for pod in current if pod.uid in seen.reports), None)
+    if report is None:
+        return [c for c in seen.pool.status.conditions if c.type in ("Warmed", "NotForkSafe")]
+    made = []
+    if report.warmed:
+        made.append(make("Warmed", True, "WarmedUp", "every session has answered the warm-up call"))
+    else:
+        made.append(
+            make(
+                "Warmed",
+                False,
+                "NoInput",
+                "the WebService has no warmup input: the first call of each session may be slow",
+            )
+        )
+    if report.threads:
+        threads = ", ".join(report.threads)
+        made.append(
+            make(
+                "NotForkSafe",
+                True,
+                "ThreadsInTemplate",
+                f"after warm-up these threads run: {threads}; each session imports for itself",
+            )
+        )
+    return made
+
+
+def _first_message(rows: Iterable[_Row]) -> str:
+    waiting = next((row.status for row in rows if row.status.state is not State.SUCCESS), None)
+    return f"{waiting.name}: {waiting.message}" if waiting else "no node is Success"
+
+
+def _retired(target: Target | Blocked) -> bool:
+    return isinstance(target, Blocked) and target.retire
+
+
+def condition(
+    before: Iterable[Condition], type_: str, holds: bool, reason: str, message: str, generation: int, now: datetime
+) -> Condition:
+    """The condition, with the time of its last transition kept while its status stays."""
+    status = "True" if holds else "False"
+    was = next((c for c in before if c.type == type_), None)
+    return Condition(
+        type=type_,
+        status=status,
+        reason=reason,
+        message=message[:MAX_CONDITION_MESSAGE],
+        observed_generation=generation,
+        last_transition_time=was.last_transition_time if was and was.status == status else now,
+    )
