@@ -1,0 +1,45 @@
+{{/* What all names start with: "session-pools" for a release of that name, else "<release>-session-pools". */}}
+{{- define "session-pools.fullname" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "session-pools.controller" -}}
+{{- printf "%s-controller" (include "session-pools.fullname" .) -}}
+{{- end -}}
+
+{{- define "session-pools.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- .Values.serviceAccount.name | default (include "session-pools.controller" .) -}}
+{{- else -}}
+{{- required "serviceAccount.name must be set when serviceAccount.create is false" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What selectors use: never changed, a Deployment's selector is immutable. */}}
+{{- define "session-pools.selectorLabels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: controller
+{{- end -}}
+
+{{- define "session-pools.labels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: session-pools
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- end -}}
+
+{{/* An image's reference. Call with (list <image values> <registry that holds for all images>). */}}
+{{- define "session-pools.image" -}}
+{{- $image := index . 0 -}}
+{{- with $image.registry | default (index . 1) -}}{{- trimSuffix "/" . -}}/{{- end -}}
+{{- $image.repository -}}
+{{- with $image.tag -}}:{{- . -}}{{- end -}}
+{{- with $image.digest -}}@{{- . -}}{{- end -}}
+{{- end -}}
