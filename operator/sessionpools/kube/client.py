@@ -1,0 +1,368 @@
+"""`KubeApi` over HTTP: the only module that sends bytes to the API server. Made by `connect`, once a process.
+
+Thin on purpose: dicts in, dicts out, no models (docs/decisions/2026-11-22-kubernetes-client.md has the measurement).
+What it adds to HTTP is what every caller would need otherwise:
+
+- a time limit on every call, and on the silence of a watch;
+- reads are tried again after connection failures and 5xx; any call after 429, which says that nothing was done, and
+  after a connection that could not be made. A write whose answer was lost is never sent twice: its caller reads first;
+- 401 reads the credentials again, once;
+- at most 16 writes at a time: a pool of thousands must not crowd everyone else out of the API server;
+- every failure is a `KubeError` whose message names the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from importlib import metadata
+from typing import Final
+
+import aiohttp
+
+from sessionpools.kube.credentials import Credentials
+from sessionpools.kube.protocol import (
+    Json,
+    KubeApi,
+    KubeError,
+    NotFound,
+    Resource,
+    ServerError,
+    TooManyRequests,
+    Unauthorized,
+    Unreachable,
+    WatchEvent,
+    error_from_status,
+)
+
+WRITES_IN_FLIGHT: Final = 16
+CALL_TIMEOUT_SECONDS: Final = 30.0  # the API server gives up on a request of its own after 60 s
+CONNECT_TIMEOUT_SECONDS: Final = 10.0
+# The API server sends a bookmark about every 60 s. A watch that is silent for longer is a connection that nobody told
+# us is gone (a NAT table, a failed-over load balancer). It is begun again where it was, which costs one request.
+WATCH_SILENCE_SECONDS: Final = 90.0
+KEEP_ALIVE_SECONDS: Final = 60.0  # the API server closes idle connections after 90 s; we must be first
+ATTEMPTS: Final = 4
+BACKOFF_SECONDS: Final = 0.2  # doubled for each attempt, with jitter
+RETRY_AFTER_AT_MOST_SECONDS: Final = 10.0  # asked to wait longer, the caller's queue is the better place to wait
+
+_READS: Final = frozenset({"get", "list"})
+_JSON: Final = "application/json"
+_MERGE_PATCH: Final = "application/merge-patch+json"
+_APPLY_PATCH: Final = "application/apply-patch+yaml"  # JSON is YAML
+
+# verb, resource, status (0: no answer), seconds
+Observe = Callable[[str, Resource, int, float], None]
+
+
+async def connect(
+    context: str | None = None,
+    *,
+    kubeconfig: str | None = None,
+    component: str = "session-pools-controller",
+    observe: Observe | None = None,
+) -> KubeApi:
+    """A client for the cluster that this pod runs in, or that the kubeconfig (its `context`) names."""
+    return await HttpKubeApi.open(
+        Credentials.discover(context, kubeconfig), component=component, observe=observe or (lambda *_: None)
+    )
+
+
+class HttpKubeApi:
+    """The client. Belongs to the event loop that opened it; `close()` it there."""
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        http: aiohttp.ClientSession,
+        *,
+        observe: Observe,
+        watch_silence_seconds: float,
+        call_timeout_seconds: float,
+        rng: random.Random,
+    ) -> None:
+        self._credentials = credentials
+        self._http = http
+        self._observe = observe
+        self._silence = watch_silence_seconds
+        self._timeout = aiohttp.ClientTimeout(total=call_timeout_seconds, sock_connect=CONNECT_TIMEOUT_SECONDS)
+        self._rng = rng
+        self._writes = asyncio.Semaphore(WRITES_IN_FLIGHT)
+
+    @classmethod
+    async def open(
+        cls,
+        credentials: Credentials,
+        *,
+        component: str = "session-pools-controller",
+        observe: Observe = lambda *_: None,
+        watch_silence_seconds: float = WATCH_SILENCE_SECONDS,
+        call_timeout_seconds: float = CALL_TIMEOUT_SECONDS,
+        rng: random.Random | None = None,
+    ) -> HttpKubeApi:
+        await credentials.load()
+        http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
+            # No compression: the API server would spend more on gzip than the network inside a cluster costs.
+            headers={"User-Agent": user_agent(component), "Accept": _JSON, "Accept-Encoding": "identity"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        return cls(
+            credentials,
+            http,
+            observe=observe,
+            watch_silence_seconds=watch_silence_seconds,
+            call_timeout_seconds=call_timeout_seconds,
+            rng=rng or random.Random(),  # noqa: S311  jitter
+        )
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    # --- KubeApi ----------------------------------------------------------------------------------------------------
+
+    async def list_page(
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        label_selector: str = "",
+        field_selector: str = "",
+        limit: int = 500,
+        continue_token: str = "",
+    ) -> Json:
+        query = _query(
+            labelSelector=label_selector,
+            fieldSelector=field_selector,
+            limit=str(limit),
+            **{"continue": continue_token},
+        )
+        return await self._call("list", "GET", resource, resource.path(namespace), query)
+
+    async def get(self, resource: Resource, name: str, *, namespace: str | None = None) -> Json:
+        return await self._call("get", "GET", resource, resource.path(namespace, name))
+
+    async def create(self, resource: Resource, body: Json, *, namespace: str | None = None) -> Json:
+        return await self._call("create", "POST", resource, resource.path(namespace), body=body)
+
+    async def delete(
+        self,
+        resource: Resource,
+        name: str,
+        *,
+        namespace: str | None = None,
+        uid: str = "",
+        grace_period_seconds: int | None = None,
+        propagation: str = "Background",
+    ) -> None:
+        options: Json = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": propagation}
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        if grace_period_seconds is not None:
+            options["gracePeriodSeconds"] = grace_period_seconds
+        await self._call("delete", "DELETE", resource, resource.path(namespace, name), body=options)
+
+    async def merge_patch(self, resource: Resource, name: str, body: Json, *, namespace: str | None = None) -> Json:
+        path = resource.path(namespace, name)
+        return await self._call("patch", "PATCH", resource, path, body=body, content_type=_MERGE_PATCH)
+
+    async def apply_status(
+        self, resource: Resource, name: str, body: Json, *, namespace: str | None = None, field_manager: str
+    ) -> Json:
+        identity = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": name}}
+        return await self._call(
+            "patch",
+            "PATCH",
+            resource,
+            resource.path(namespace, name, "status"),
+            _query(fieldManager=field_manager, force="true"),
+            body=identity | body,
+            content_type=_APPLY_PATCH,
+        )
+
+    async def watch(
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        label_selector: str = "",
+        field_selector: str = "",
+        resource_version: str,
+        timeout_seconds: int = 300,
+    ) -> AsyncIterator[WatchEvent]:
+        query = _query(
+            watch="1",
+            allowWatchBookmarks="true",
+            resourceVersion=resource_version,
+            timeoutSeconds=str(timeout_seconds),
+            labelSelector=label_selector,
+            fieldSelector=field_selector,
+        )
+        path = resource.path(namespace)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECONDS, sock_read=self._silence)
+        with _failures_as_kube_errors("WATCH", path):
+            async with await self._admitted("watch", "GET", resource, path, query, timeout=timeout) as response:
+                async for line in _lines(response.content):
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise error_from_status(event["object"])
+                    yield WatchEvent(event["type"], event["object"])
+
+    # --- one call ---------------------------------------------------------------------------------------------------
+
+    async def _call(
+        self,
+        verb: str,
+        method: str,
+        resource: Resource,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        body: Json | None = None,
+        content_type: str = _JSON,
+    ) -> Json:
+        """Do it, within the limits and with the retries that the module's docstring promises."""
+        payload = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                async with contextlib.nullcontext() if verb in _READS else self._writes:
+                    return await self._once(verb, method, resource, path, query or {}, payload, content_type)
+            except KubeError as error:
+                delay = self._delay_before_retry(error, verb, attempt)
+                if delay is None:
+                    raise
+            await asyncio.sleep(delay)
+
+    def _delay_before_retry(self, error: KubeError, verb: str, attempt: int) -> float | None:
+        if attempt >= ATTEMPTS:
+            return None
+        backoff = BACKOFF_SECONDS * 2.0 ** (attempt - 1) * self._rng.uniform(0.5, 1.5)
+        if isinstance(error, TooManyRequests):
+            return max(error.retry_after, backoff) if error.retry_after <= RETRY_AFTER_AT_MOST_SECONDS else None
+        not_sent = isinstance(error.__cause__, aiohttp.ClientConnectorError)
+        if not_sent or (verb in _READS and isinstance(error, Unreachable | ServerError)):
+            return backoff
+        return None
+
+    async def _once(
+        self,
+        verb: str,
+        method: str,
+        resource: Resource,
+        path: str,
+        query: Mapping[str, str],
+        payload: bytes | None,
+        content_type: str,
+    ) -> Json:
+        with _failures_as_kube_errors(method, path):
+            async with await self._admitted(
+                verb, method, resource, path, query, payload, content_type, timeout=self._timeout
+            ) as response:
+                answer: Json = json.loads(await response.read())
+                return answer
+
+    async def _admitted(
+        self,
+        verb: str,
+        method: str,
+        resource: Resource,
+        path: str,
+        query: Mapping[str, str],
+        payload: bytes | None = None,
+        content_type: str = _JSON,
+        *,
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  aiohttp's, which tells connecting, reading and all apart
+    ) -> aiohttp.ClientResponse:
+        """Send it; the answer's head, which is a success, or the error that it is. 401 renews the credentials once."""
+        used = self._credentials.authorization()
+        while True:
+            headers = {"Authorization": used} if used else {}
+            if payload is not None:
+                headers["Content-Type"] = content_type
+            began = time.monotonic()
+            status = 0
+            try:
+                response = await self._http.request(
+                    method,
+                    self._credentials.url + path,
+                    params=query,
+                    data=payload,
+                    headers=headers,
+                    timeout=timeout,
+                    ssl=self._credentials.ssl,
+                    server_hostname=self._credentials.server_name,
+                    proxy=self._credentials.proxy,
+                    allow_redirects=False,
+                )
+                status = response.status
+            finally:
+                self._observe(verb, resource, status, time.monotonic() - began)
+            if status < 300:
+                return response
+            async with response:
+                error = _error(status, await response.read(), response.headers.get("Retry-After", ""), resource)
+            if isinstance(error, Unauthorized) and await self._credentials.renew(used):
+                used = self._credentials.authorization()
+                continue
+            raise error
+
+
+def user_agent(component: str) -> str:
+    try:
+        return f"{component}/{metadata.version('session-pools')}"
+    except metadata.PackageNotFoundError:  # run from a source tree that was not installed
+        return f"{component}/0"
+
+
+def _query(**parameters: str) -> dict[str, str]:
+    return {name: value for name, value in parameters.items() if value}
+
+
+def _error(status: int, body: bytes, retry_after: str, resource: Resource) -> KubeError:
+    try:
+        answer = json.loads(body)
+        if not isinstance(answer, dict):
+            raise ValueError
+    except ValueError:  # not the API server's own answer: a proxy's page, or Go's "404 page not found"
+        text = body[:200].decode(errors="replace").strip()
+        answer = {"message": f"{resource}: {text}" if text else f"{resource}: HTTP {status}"}
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        seconds = 1.0
+    error = error_from_status(answer, status, seconds)
+    if isinstance(error, NotFound) and not error.reason:
+        error.message = f"the server does not know {resource} ({resource.api_version}): is its CRD installed?"
+    return error
+
+
+@contextlib.contextmanager
+def _failures_as_kube_errors(method: str, path: str) -> Iterator[None]:
+    try:
+        yield
+    except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        reason = str(error) or ("timed out" if isinstance(error, TimeoutError) else type(error).__name__)
+        raise Unreachable(f"{method} {path}: {reason}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ServerError(f"{method} {path}: the answer is not JSON: {error}", status=502) from error
+
+
+async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Whole lines, however long: StreamReader's own iteration refuses lines over 128 KiB, and a ConfigMap has 1 MiB."""
+    pending: list[bytes] = []
+    async for chunk in stream.iter_any():
+        *whole, rest = chunk.split(b"\n")
+        if whole:
+            pending.append(whole[0])
+            yield b"".join(pending)
+            pending.clear()
+            for line in whole[1:]:
+                yield line
+        if rest:
+            pending.append(rest)
