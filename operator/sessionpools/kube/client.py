@@ -18,7 +18,7 @@ import contextlib
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from importlib import metadata
 from typing import Final
 
@@ -193,7 +193,7 @@ class HttpKubeApi:
         field_selector: str = "",
         resource_version: str,
         timeout_seconds: int = 300,
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         query = _query(
             watch="1",
             allowWatchBookmarks="true",

@@ -24,7 +24,7 @@ Everything that can go wrong is a `KubeError`; nothing else leaves an implementa
 # ruff: noqa: N818  (errors are named after the answers that they stand for)
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol
 
@@ -212,7 +212,7 @@ class KubeApi(Protocol):
         field_selector: str = "",
         resource_version: str,
         timeout_seconds: int = 300,
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         """What happened after `resource_version`, bookmarks included, until the server ends it after `timeout_seconds`.
 
         Raises Gone when that is too long ago, at once or in the middle, and Unreachable when nothing at all was heard
