@@ -1,0 +1,52 @@
+"""`session-pools-controller`: reads the environment, sets up JSON logs and runs the shell."""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+
+from pythonjsonlogger.json import JsonFormatter
+
+from sessionpools.controller import shell
+from sessionpools.controller.config import ConfigError, from_environment
+
+__all__ = ["main"]
+
+EPILOG = """environment:
+  SESSIONPOOLS_SESSION_IMAGE              image of sessions whose WebService names none (required)
+  SESSIONPOOLS_SESSION_IMAGE_PULL_POLICY  Always, IfNotPresent (default) or Never
+  SESSIONPOOLS_WATCH_NAMESPACES           comma-separated; empty: all namespaces
+  SESSIONPOOLS_LOG_LEVEL                  debug, info (default), warning or error
+  SESSIONPOOLS_HTTP_PORT                  /livez, /readyz and /metrics (default 8080)
+
+The cluster is the one of the pod's service account, else the current context of the kubeconfig."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="session-pools-controller",
+        description="Keeps the warmed sessions of every SessionPool on every compute node.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.parse_args()
+    try:
+        config = from_environment(os.environ)
+    except ConfigError as error:
+        sys.exit(f"session-pools-controller: {error}")
+    _log_json(config.log_level)
+    asyncio.run(shell.run(config))
+
+
+def _log_json(level: str) -> None:
+    handler = logging.StreamHandler(sys.stdout)
+    fields = "{asctime}{levelname}{name}{message}"
+    renamed = {"asctime": "time", "levelname": "level", "name": "logger"}
+    handler.setFormatter(JsonFormatter(fields, style="{", rename_fields=renamed))
+    logging.basicConfig(level=level, handlers=[handler])
+    logging.getLogger("kopf").setLevel(max(logging.getLevelName(level), logging.WARNING))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Carries out a plan: the writes of the reconciler, and what the API server said to them."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from sessionpools.api import names
+from sessionpools.api.v1alpha1 import SessionPool
+from sessionpools.controller.store import Store
+from sessionpools.core import pods as manifests
+from sessionpools.core.model import Failure
+from sessionpools.core.plan import CreatePod, DeletePod, Plan, SettingsPatch
+from sessionpools.core.target import Target
+from sessionpools.kube import protocol
+from sessionpools.kube.protocol import AlreadyExists, Conflict, Forbidden, Invalid, Json, KubeApi, NotFound
+
+__all__ = ["Executor"]
+
+log = logging.getLogger(__name__)
+
+# A name that is still taken by a pod on its way out is followed by the next one; more of them than this means that
+# something else makes pods of these names.
+INCARNATIONS_TRIED = 8
+
+
+class Executor:
+    def __init__(self, api: KubeApi, store: Store, pull_policy: str) -> None:
+        self._api = api
+        self._store = store
+        self._pull_policy = pull_policy
+
+    async def execute(self, pool: SessionPool, target: Target | None, plan: Plan) -> dict[str, Failure]:
+        """Does all that `plan` says; returns why session pods were refused, by node name. A KubeError that may pass
+        (the server is away, say) is raised after everything else was tried."""
+        refused: dict[str, Failure] = {}
+        work = [self._delete(pool, delete) for delete in plan.deletes] + [self._patch(patch) for patch in plan.patches]
+        if target and plan.creates:
+            work.append(self._create_all(pool, target, plan.creates, refused))
+        results = await asyncio.gather(*work, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return refused
+
+    async def _create_all(
+        self, pool: SessionPool, target: Target, creates: Sequence[CreatePod], refused: dict[str, Failure]
+    ) -> None:
+        await self._ensure_config_map(target)
+        first, *others = creates
+        # What is refused once (quota, pod security, an unknown service account) would be refused on every node.
+        failure = await self._create(pool, target, first)
+        if failure:
+            refused.update({create.node.name: failure for create in creates})
+            return
+        failures = await asyncio.gather(*(self._create(pool, target, create) for create in others))
+        refused.update({c.node.name: f for c, f in zip(others, failures, strict=True) if f})
+
+    async def _create(self, pool: SessionPool, target: Target, create: CreatePod) -> Failure | None:
+        for incarnation in range(create.incarnation, create.incarnation + INCARNATIONS_TRIED):
+            body = manifests.session_pod(
+                pool, target.service, target.revision, create.node, create.slot, incarnation, self._pull_policy
+            )
+            name = body["metadata"]["name"]
+            try:
+                await self._api.create(protocol.PODS, body, namespace=pool.metadata.namespace)
+            except AlreadyExists:
+                taken = await self._taken_by(pool, name)
+                if taken == "ours":
+                    return None
+                if taken == "other":
+                    return Failure("NameTaken", f"a pod {name!r} exists that is not this pool's; delete it")
+                continue
+            except (Forbidden, Invalid) as error:
+                return Failure("PodRefused", f"PodRefused: {error.message}")
+            else:
+                log.info("pod created", extra={"pod": name, "node": create.node.name, "slot": create.slot, **_of(pool)})
+                return None
+        return Failure("NameTaken", f"all names tried for slot {create.slot} are taken by pods that are being deleted")
+
+    async def _taken_by(self, pool: SessionPool, name: str) -> str:
+        """Who has the name: "ours" (it is done), "leaving" (the next incarnation is free) or "other"."""
+        try:
+            pod = await self._api.get(protocol.PODS, name, namespace=pool.metadata.namespace)
+        except NotFound:
+            return "leaving"
+        metadata = pod["metadata"]
+        if (metadata.get("labels") or {}).get(names.LABEL_POOL_UID) != pool.metadata.uid:
+            return "other"
+        return "leaving" if metadata.get("deletionTimestamp") else "ours"
+
+    async def _delete(self, pool: SessionPool, delete: DeletePod) -> None:
+        pod = delete.pod
+        try:
+            await self._api.delete(
+                protocol.PODS,
+                pod.name,
+                namespace=pod.namespace,
+                uid=pod.uid,
+                grace_period_seconds=manifests.grace_seconds(pool),
+            )
+        except (NotFound, Conflict):
+            return  # gone, or another pod has its name: the watch will say
+        self._store.deletion_accepted(pod)
+        log.info("pod deleted", extra={"pod": pod.name, "node": pod.owner.node, "why": delete.why, **_of(pool)})
+
+    async def _patch(self, patch: SettingsPatch) -> None:
+        body: Json = {"metadata": {"annotations": {names.ANNOTATION_SETTINGS: patch.settings}, "uid": patch.pod.uid}}
+        try:
+            await self._api.merge_patch(protocol.PODS, patch.pod.name, body, namespace=patch.pod.namespace)
+        except (NotFound, Conflict):
+            return
+
+    async def _ensure_config_map(self, target: Target) -> None:
+        body = manifests.code_config_map(target.service, target.revision)
+        namespace = target.service.metadata.namespace
+        try:
+            await self._api.create(protocol.CONFIG_MAPS, body, namespace=namespace)
+        except AlreadyExists:
+            await self._own_config_map(body, namespace)
+
+    async def _own_config_map(self, body: Json, namespace: str) -> None:
+        """The name holds the hash of the content, so one that exists has it; unless it belongs to a WebService of the
+        same name that was deleted, and goes with that one: then it has to be made anew."""
+        name = body["metadata"]["name"]
+        try:
+            there = await self._api.get(protocol.CONFIG_MAPS, name, namespace=namespace)
+        except NotFound:
+            there = {"metadata": {}}
+        owners = [owner["uid"] for owner in there["metadata"].get("ownerReferences") or []]
+        if (
+            there["metadata"].get("deletionTimestamp") is None
+            and body["metadata"]["ownerReferences"][0]["uid"] in owners
+        ):
+            return
+        if there["metadata"]:
+            await self._api.delete(protocol.CONFIG_MAPS, name, namespace=namespace, uid=there["metadata"]["uid"])
+        await self._api.create(protocol.CONFIG_MAPS, body, namespace=namespace)
+
+
+def _of(pool: SessionPool) -> dict[str, str]:
+    return {"namespace": pool.metadata.namespace, "pool": pool.metadata.name}

@@ -1,0 +1,66 @@
+"""/livez, /readyz and /metrics.
+
+Live: the work queue's workers turn, and the API server was heard of lately by every reflector (a watch sends bookmarks
+about each minute). While the API server is away a restart would not help, so only a long silence counts.
+Ready: the caches are complete.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from sessionpools.controller.metrics import Metrics
+
+__all__ = ["Health", "serve"]
+
+STUCK_QUEUE_SECONDS = 60.0
+# Far longer than an API server's upgrade: a restart in the middle of one only costs the cache.
+SILENT_API_SECONDS = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    queue_progress: Callable[[], float]  # loop time when a worker last looked for work
+    api_last_seen: Callable[[], float]  # time.monotonic
+    synced: Callable[[], bool]
+
+    def dead_because(self) -> str:
+        """ "" while the controller is live."""
+        stuck = asyncio.get_running_loop().time() - self.queue_progress()
+        if self.synced() and stuck > STUCK_QUEUE_SECONDS:
+            return f"no worker has looked for work for {stuck:.0f} s"
+        silent = time.monotonic() - self.api_last_seen()
+        if self.synced() and silent > SILENT_API_SECONDS:
+            return f"the API server was not heard of for {silent:.0f} s"
+        return ""
+
+
+async def serve(health: Health, metrics: Metrics, port: int) -> web.AppRunner:
+    """Starts the server; the caller cleans the runner up."""
+
+    async def livez(_: web.Request) -> web.Response:
+        dead = health.dead_because()
+        return web.Response(status=500 if dead else 200, text=dead or "ok")
+
+    async def readyz(_: web.Request) -> web.Response:
+        return (
+            web.Response(status=200, text="ok")
+            if health.synced()
+            else web.Response(status=503, text="caches are filling")
+        )
+
+    async def scrape(_: web.Request) -> web.Response:
+        body = generate_latest(metrics.registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app = web.Application()
+    app.add_routes([web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", scrape)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, None, port).start()
+    return runner

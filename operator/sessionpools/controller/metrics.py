@@ -1,0 +1,65 @@
+"""The controller's Prometheus metrics. Gauges are made from the store when they are scraped: nothing to keep in step."""
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from sessionpools.api.v1alpha1 import SessionPool
+
+__all__ = ["Metrics"]
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """One registry per controller, so that several can live in one process (the simulation's)."""
+
+    def __init__(self, pools: Callable[[], Iterable[SessionPool]], queue_length: Callable[[], int]) -> None:
+        self.registry = CollectorRegistry()
+        self.reconcile_seconds = Histogram(
+            "sessionpools_controller_reconcile_seconds",
+            "Duration of a reconciliation, API calls included.",
+            ["kind"],
+            registry=self.registry,
+            buckets=_BUCKETS,
+        )
+        self.reconcile_errors = Counter(
+            "sessionpools_controller_reconcile_errors_total",
+            "Reconciliations that failed and come back after a back-off.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.registry.register(_Gauges(pools, queue_length))
+
+
+class _Gauges(Collector):
+    def __init__(self, pools: Callable[[], Iterable[SessionPool]], queue_length: Callable[[], int]) -> None:
+        self._pools = pools
+        self._queue_length = queue_length
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        of_pool = ["namespace", "pool"]
+        sessions = GaugeMetricFamily(
+            "sessionpools_sessions", "Sessions of a pool, by state.", labels=[*of_pool, "state"]
+        )
+        nodes = GaugeMetricFamily(
+            "sessionpools_nodes", "Compute nodes of a pool, by state.", labels=[*of_pool, "state"]
+        )
+        ready = GaugeMetricFamily("sessionpools_pool_ready", "1 if the pool's Ready condition is True.", labels=of_pool)
+        for pool in self._pools():
+            labels, status = [pool.metadata.namespace, pool.metadata.name], pool.status
+            for state, count in status.sessions:
+                sessions.add_metric([*labels, state], count)
+            counts = status.node_counts
+            for state, count in (
+                ("Success", counts.success),
+                ("Pending", counts.pending),
+                ("NotFound", counts.not_found),
+            ):
+                nodes.add_metric([*labels, state], count)
+            ready.add_metric(labels, any(c.type == "Ready" and c.status == "True" for c in status.conditions))
+        length = GaugeMetricFamily("sessionpools_controller_queue_length", "Keys that wait to be reconciled.")
+        length.add_metric([], self._queue_length())
+        yield from (sessions, nodes, ready, length)

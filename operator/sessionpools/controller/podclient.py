@@ -1,0 +1,70 @@
+"""Asks session pods on their control port what they do. One that does not answer in time has no report."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+import aiohttp
+
+from sessionpools.api import names
+from sessionpools.core.model import PodView, SessionReport
+
+__all__ = ["PodClient"]
+
+TIMEOUT_SECONDS = 2.0
+AT_ONCE = 16
+ANSWER_AT_MOST_BYTES = 1024 * 1024  # the pod runs users' code: what it says is bounded and checked
+
+
+class PodClient:
+    def __init__(self, port: int = names.CONTROL_PORT) -> None:
+        self._port = port
+        self._session: aiohttp.ClientSession | None = None
+        self._slots = asyncio.Semaphore(AT_ONCE)
+
+    async def reports(self, pods: Iterable[PodView]) -> dict[str, SessionReport]:
+        """What the pods that answered said, by pod uid."""
+        asked = list(pods)
+        answers = await asyncio.gather(*(self._get(pod, "/sessions") for pod in asked))
+        parsed = ((pod.uid, _report(answer)) for pod, answer in zip(asked, answers, strict=True))
+        return {uid: report for uid, report in parsed if report is not None}
+
+    async def signature(self, pod: PodView) -> dict[str, Any] | None:
+        """`{"inputs": [...], "outputs": [...]}` of the service as it runs in this pod."""
+        answer = await self._get(pod, "/signature")
+        return answer if isinstance(answer, dict) else None
+
+    async def close(self) -> None:
+        if self._session:
+            await self._session.close()
+
+    async def _get(self, pod: PodView, path: str) -> Any:
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+            self._session = aiohttp.ClientSession(timeout=timeout, trust_env=False)
+        host = f"[{pod.address}]" if ":" in pod.address else pod.address
+        url = f"http://{host}:{self._port}{path}"
+        try:
+            async with self._slots, self._session.get(url, allow_redirects=False) as response:
+                if response.status != 200 or (response.content_length or 0) > ANSWER_AT_MOST_BYTES:
+                    return None
+                return await response.json(content_type=None)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            return None
+
+
+def _report(answer: Any) -> SessionReport | None:
+    try:
+        states = [str(session["state"]) for session in answer["sessions"]]
+        return SessionReport(
+            ready_sessions=sum(state in ("idle", "busy") for state in states),
+            busy_sessions=states.count("busy"),
+            phase=str(answer["phase"])[:200],
+            phase_seconds=float(answer["phaseSeconds"]),
+            initial_seen=int(answer["settings"]["initialPoolSize"]),
+            max_seen=int(answer["settings"]["maxPoolSize"]),
+            warmed=bool(answer["warmed"]),
+            threads=tuple(str(thread)[:100] for thread in answer["threads"][:20]),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,134 @@
+"""One work queue for everything: keys, never events.
+
+A key that is added while it waits is in the queue once; one that is added while it is worked on is worked on once more
+afterwards; no key is worked on twice at a time. Failures come back after a back-off with jitter. Runs are at least
+`min_interval` apart, which merges the bursts that a pool's pods make.
+"""
+
+import asyncio
+import heapq
+import random
+from collections.abc import Awaitable, Callable, Hashable
+from itertools import count
+from typing import Generic, TypeVar
+
+__all__ = ["WorkQueue"]
+
+BACKOFF_FIRST_SECONDS = 0.5
+BACKOFF_AT_MOST_SECONDS = 60.0
+
+K = TypeVar("K", bound=Hashable)
+
+
+class WorkQueue(Generic[K]):
+    """`work(key)` returns the seconds after which it wants the key again, or None."""
+
+    def __init__(
+        self,
+        work: Callable[[K], Awaitable[float | None]],
+        on_error: Callable[[K, Exception], None],
+        *,
+        min_interval: float = 0.1,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._work = work
+        self._on_error = on_error
+        self._min_interval = min_interval
+        self._rng = rng or random.Random()  # noqa: S311  jitter, no secret
+        self._due: dict[K, float] = {}
+        self._heap: list[tuple[float, int, K]] = []
+        self._order = count()
+        self._running: set[K] = set()
+        self._last_start: dict[K, float] = {}
+        self._failures: dict[K, int] = {}
+        self._wake = asyncio.Event()
+        self.last_progress = 0.0  # loop time when a worker last took a key or found none due
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is running, and nothing is due but what waits for time to pass."""
+        now = asyncio.get_running_loop().time()
+        return not self._running and all(due > now + self._min_interval for due in self._due.values())
+
+    def add(self, key: K, after: float = 0.0) -> None:
+        """Work on `key` in `after` seconds at the latest."""
+        now = asyncio.get_running_loop().time()
+        due = max(now + after, self._last_start.get(key, -1e9) + self._min_interval)
+        if key in self._due and self._due[key] <= due:
+            return
+        self._due[key] = due
+        heapq.heappush(self._heap, (due, next(self._order), key))
+        self._wake.set()
+
+    def forget(self, key: K) -> None:
+        """`key` is no more: drop what is remembered of it."""
+        self._failures.pop(key, None)
+        self._last_start.pop(key, None)
+
+    async def run(self, workers: int) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(workers):
+                group.create_task(self._worker())
+
+    async def _worker(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            key = await self._next()
+            self._running.add(key)
+            self._last_start[key] = loop.time()
+            try:
+                again = await self._work(key)
+            except Exception as error:
+                self._on_error(key, error)
+                again = self._backoff(key)
+            else:
+                self._failures.pop(key, None)
+            self._running.discard(key)
+            if again is not None:
+                self.add(key, again)
+            self._wake.set()  # it may have been added while it ran
+
+    async def _next(self) -> K:
+        loop = asyncio.get_running_loop()
+        while True:
+            self.last_progress = loop.time()
+            wait: float | None = None
+            blocked = []
+            key = None
+            while self._heap:
+                due, _, candidate = self._heap[0]
+                if self._due.get(candidate) != due:
+                    heapq.heappop(self._heap)  # replaced by an earlier date, or done
+                elif due > loop.time():
+                    wait = due - loop.time()
+                    break
+                elif candidate in self._running:
+                    blocked.append(heapq.heappop(self._heap))
+                else:
+                    heapq.heappop(self._heap)
+                    del self._due[candidate]
+                    key = candidate
+                    break
+            for entry in blocked:
+                heapq.heappush(self._heap, entry)
+            if key is not None:
+                return key
+            self._wake.clear()
+            # Bounded, so that last_progress tells a quiet queue from a stuck loop.
+            await _wait(self._wake, min(wait, 5.0) if wait is not None else 5.0)
+
+    def _backoff(self, key: K) -> float:
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        delay = min(BACKOFF_FIRST_SECONDS * 2.0 ** (failures - 1), BACKOFF_AT_MOST_SECONDS)
+        return delay * self._rng.uniform(0.75, 1.25)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass

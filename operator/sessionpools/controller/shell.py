@@ -1,0 +1,80 @@
+"""kopf as the shell: credentials, signals, start and stop, and the first news of a custom resource.
+
+kopf's handlers only enqueue keys. Its indices, annotations, timers, daemons and finalizers are not used: its watches
+do not notice what was deleted while they were down (docs/decisions/2026-11-22-kopf-as-the-shell.md).
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+import kopf
+
+from sessionpools.api import names
+from sessionpools.controller import health
+from sessionpools.controller.app import App
+from sessionpools.controller.config import Config
+from sessionpools.controller.store import Key, Kind
+from sessionpools.kube.client import connect
+from sessionpools.kube.protocol import SESSION_POOLS, WEB_SERVICES, Resource
+
+__all__ = ["run"]
+
+log = logging.getLogger(__name__)
+
+EXIT_SECONDS = 10  # below the chart's terminationGracePeriodSeconds
+
+
+async def run(config: Config) -> None:
+    """The controller, until SIGTERM or SIGINT, or until one of its parts fails (an exception, so that Kubernetes
+    restarts it)."""
+    stop = asyncio.Event()
+    api = await connect()
+    app = App(api, config)
+    runner = await health.serve(
+        health.Health(lambda: app.queue.last_progress, lambda: app.store.last_seen, lambda: app.store.synced),
+        app.metrics,
+        config.http_port,
+    )
+    core = asyncio.create_task(app.run(), name="controller")
+    core.add_done_callback(lambda _: stop.set())
+    try:
+        await kopf.operator(
+            registry=_registry(app),
+            settings=_settings(),
+            clusterwide=not config.namespaces,
+            namespaces=config.namespaces,
+            standalone=True,
+            stop_flag=stop,
+        )
+    finally:
+        core.cancel()
+        outcome = (await asyncio.gather(core, return_exceptions=True))[0]
+        await runner.cleanup()
+        await api.close()
+        log.info("stopped")
+        if isinstance(outcome, BaseException) and not isinstance(outcome, asyncio.CancelledError):
+            raise outcome
+
+
+def _registry(app: App) -> kopf.OperatorRegistry:
+    registry = kopf.OperatorRegistry()
+
+    def enqueue(resource: Resource, kind: Kind) -> None:
+        @kopf.on.event(names.GROUP, names.VERSION, resource.plural, registry=registry, id=f"enqueue-{resource.plural}")  # type: ignore[arg-type]
+        async def _(name: str, namespace: str, **_: Any) -> None:
+            app.queue.add(Key(kind, namespace, name))
+
+    enqueue(SESSION_POOLS, Kind.POOL)
+    enqueue(WEB_SERVICES, Kind.SERVICE)
+    return registry
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.scanning.disabled = True  # no right to watch CRDs and namespaces is needed
+    settings.posting.enabled = False  # Events are kube.events' business
+    settings.networking.connect_timeout = 10
+    settings.networking.request_timeout = 30
+    settings.process.ultimate_exiting_timeout = EXIT_SECONDS
+    return settings

@@ -1,0 +1,36 @@
+"""Which Events a change of status is worth: transitions only, never a count that moved."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sessionpools.api.v1alpha1 import Condition
+
+__all__ = ["Transition", "transitions"]
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+def transitions(before: Sequence[Condition], after: Sequence[Condition]) -> list[Transition]:
+    was = {c.type: c for c in before}
+    found = []
+    for now in after:
+        then = was.get(now.type)
+        turned = then is None or then.status != now.status
+        match (now.type, now.status):
+            case ("Ready", "True") if turned:
+                found.append(Transition("Normal", now.reason, now.message))
+            case ("Stalled", "True") if turned or (then and then.reason != now.reason):
+                found.append(Transition("Warning", now.reason, now.message))
+            case ("Reconciling", "True") if now.reason == "RollingOut" and (
+                turned or (then and then.reason != now.reason)
+            ):
+                found.append(Transition("Normal", now.reason, now.message))
+            case ("NotForkSafe", "True") if turned:
+                found.append(Transition("Warning", now.reason, now.message))
+    return found
