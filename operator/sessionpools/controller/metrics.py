@@ -1,4 +1,4 @@
-"""The controller's Prometheus metrics. Gauges are made from the store when they are scraped: nothing to keep in step."""
+"""The controller's Prometheus metrics. Gauges are made from the store when scraped: nothing to keep in step."""
 
 from collections.abc import Callable, Iterable
 

@@ -19,10 +19,11 @@ from sessionpools.core.target import Blocked, Target
 
 __all__ = ["CreatePod", "DeletePod", "Plan", "SettingsPatch", "plan", "pods_wanted"]
 
-# A pod that the kubelet will not run again (evicted, refused by the node) is replaced after this long, doubled for each
-# incarnation: in five minutes at most two pods stand in one slot.
-REPLACE_AFTER_SECONDS: Final = 60.0
-REPLACE_AFTER_AT_MOST_SECONDS: Final = 1800.0
+# A pod that the kubelet will not run again (evicted, refused by the node) is replaced soon the first time, and then
+# after five minutes, doubled each time: no slot has more than two pods in five minutes.
+REPLACE_FIRST_SECONDS: Final = 15.0
+REPLACE_AGAIN_SECONDS: Final = 300.0
+REPLACE_AT_MOST_SECONDS: Final = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,10 @@ def _replace_ended(
     next one does."""
     held, replaced, waits = [], [], []
     for pod in ended:
-        delay = min(REPLACE_AFTER_SECONDS * 2**pod.owner.incarnation, REPLACE_AFTER_AT_MOST_SECONDS)
+        again = pod.owner.incarnation
+        delay = (
+            min(REPLACE_AGAIN_SECONDS * 2.0 ** (again - 1), REPLACE_AT_MOST_SECONDS) if again else REPLACE_FIRST_SECONDS
+        )
         # Up to half as much more, so that the pods of a node that failed do not all come back at one moment.
         delay *= 1 + int(naming.digest(pod.uid), 16) % 1000 / 2000
         left = pod.ended_at + delay - now

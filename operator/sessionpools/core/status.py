@@ -3,9 +3,11 @@
 `pool_status()` gives the whole status; the controller writes it when it differs from the one that stands there.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Literal
 
 from sessionpools.api.v1alpha1 import (
     MAX_CONDITION_MESSAGE,
@@ -27,7 +29,7 @@ from sessionpools.core.target import Blocked, Target
 
 __all__ = ["Observation", "condition", "pool_status"]
 
-_Make = Callable[[str, bool, str, str], Condition]
+_Make = Callable[[str, bool | None, str, str], Condition]
 
 # A start that takes longer than this is shown with the phase that runs (seconds).
 LONG_PHASE_SECONDS = 5.0
@@ -174,9 +176,13 @@ def _message(seen: Observation, place: Place | None, pods: Sequence[PodView], fa
     long = [report for report in reports if report.phase_seconds >= LONG_PHASE_SECONDS and report.phase != "ready"]
     if long:
         slowest = max(long, key=lambda report: report.phase_seconds)
-        # Whole multiples of 5 s: a message that changed each second would be a status write each second.
-        return f"{slowest.phase} for {int(slowest.phase_seconds // LONG_PHASE_SECONDS * LONG_PHASE_SECONDS)} s"
+        return f"{slowest.phase} for more than {_step(slowest.phase_seconds)} s"
     return "sessions are starting" if waiting else "sessions are awaited"
+
+
+def _step(seconds: float) -> int:
+    """5, 10, 20, 40...: a message that changed each second would be a status write each second."""
+    return int(LONG_PHASE_SECONDS * 2 ** int(math.log2(seconds / LONG_PHASE_SECONDS)))
 
 
 # --- conditions -----------------------------------------------------------------------------------------------------
@@ -190,7 +196,7 @@ def _conditions(
     failing = next((row for row in counted if row.failure), None)
     summary = f"{sessions.ready} of {sessions.desired} sessions are ready on {counts.total} compute nodes"
 
-    def make(type_: str, holds: bool, reason: str, message: str) -> Condition:
+    def make(type_: str, holds: bool | None, reason: str, message: str) -> Condition:
         return condition(before, type_, holds, reason, message, generation, now)
 
     is_ready = (
@@ -247,13 +253,14 @@ def _stalled_condition(stalled: Failure | None, make: _Make) -> Condition:
 
 
 def _runtime_conditions(seen: Observation, make: _Make) -> list[Condition]:
-    """What the sessions of the current revision say of themselves, once one of them was asked."""
-    if not isinstance(seen.target, Target):
-        return [c for c in seen.pool.status.conditions if c.type in ("Warmed", "NotForkSafe")]
-    current = [pod for pod in seen.pods if pod.ready and pod.owner.revision == seen.target.revision.name]
+    """What the sessions of the current revision say of themselves, once one of them was asked; till then what the last
+    one said."""
+    revision = seen.target.revision.name if isinstance(seen.target, Target) else ""
+    current = [pod for pod in seen.pods if pod.ready and pod.owner.revision == revision]
     report = next((seen.reports[pod.uid] for pod in current if pod.uid in seen.reports), None)
     if report is None:
-        return [c for c in seen.pool.status.conditions if c.type in ("Warmed", "NotForkSafe")]
+        before = [c for c in seen.pool.status.conditions if c.type in ("Warmed", "NotForkSafe")]
+        return before or [make("Warmed", None, "NoSessionYet", "no session is ready yet")]
     made = []
     if report.warmed:
         made.append(make("Warmed", True, "WarmedUp", "every session has answered the warm-up call"))
@@ -289,10 +296,16 @@ def _retired(target: Target | Blocked) -> bool:
 
 
 def condition(
-    before: Iterable[Condition], type_: str, holds: bool, reason: str, message: str, generation: int, now: datetime
+    before: Iterable[Condition],
+    type_: str,
+    holds: bool | None,
+    reason: str,
+    message: str,
+    generation: int,
+    now: datetime,
 ) -> Condition:
-    """The condition, with the time of its last transition kept while its status stays."""
-    status = "True" if holds else "False"
+    """The condition (None: Unknown), with the time of its last transition kept while its status stays."""
+    status: Literal["True", "False", "Unknown"] = "Unknown" if holds is None else "True" if holds else "False"
     was = next((c for c in before if c.type == type_), None)
     return Condition(
         type=type_,

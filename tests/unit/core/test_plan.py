@@ -1,0 +1,244 @@
+"""What is done next for a pool, node by node."""
+
+from dataclasses import replace
+
+import pytest
+
+from sessionpools.api.v1alpha1 import SessionPool
+from sessionpools.core.model import NodeView, PodPhase, PodView, SessionReport, Taint
+from sessionpools.core.plan import REPLACE_AGAIN_SECONDS, REPLACE_FIRST_SECONDS, Plan, plan
+from sessionpools.core.target import Blocked, Target
+from support.builders import node, places, pod, pool, process_pool, service, target_of
+
+NOW = 1_000_000.0
+
+
+def planned(
+    pool_: SessionPool,
+    target: Target | Blocked,
+    nodes: list[NodeView],
+    pods: list[PodView],
+    reports: dict[str, SessionReport] | None = None,
+) -> Plan:
+    return plan(pool_, target, places(pool_, *nodes), pods, reports or {}, NOW)
+
+
+def slots(plan_: Plan) -> list[tuple[str, int, int]]:
+    return [(create.node.name, create.slot, create.incarnation) for create in plan_.creates]
+
+
+def deleted(plan_: Plan) -> list[tuple[int, str]]:
+    return [(delete.pod.owner.slot, delete.why) for delete in plan_.deletes]
+
+
+def report(busy: int = 0) -> SessionReport:
+    return SessionReport(1, busy, "ready", 0.0, 1, 1)
+
+
+def test_an_empty_pool_is_filled_with_initial_sessions_on_each_compute_node() -> None:
+    p = pool(2, 4)
+    result = planned(p, target_of(p), [node("worker-1"), node("worker-2")], [])
+    assert slots(result) == [("worker-1", 0, 0), ("worker-1", 1, 0), ("worker-2", 0, 0), ("worker-2", 1, 0)]
+
+
+def test_a_full_pool_needs_nothing() -> None:
+    p = pool(2, 4)
+    t = target_of(p)
+    assert planned(p, t, [node()], [pod(t, p, 0), pod(t, p, 1)]) == Plan()
+
+
+def test_a_missing_slot_is_filled_under_its_own_number() -> None:
+    p = pool(3, 4)
+    t = target_of(p)
+    assert slots(planned(p, t, [node()], [pod(t, p, 0), pod(t, p, 2)])) == [("worker-1", 1, 0)]
+
+
+def test_a_slot_whose_pod_is_terminating_gets_the_next_incarnation() -> None:
+    p = pool(1, 1)
+    t = target_of(p)
+    leaving = pod(t, p, 0, deleting=True)
+    result = planned(p, t, [node()], [leaving])
+    assert slots(result) == [("worker-1", 0, 1)]
+    assert deleted(result) == []
+
+
+def test_a_process_pool_has_one_pod_per_node_whatever_its_sizes() -> None:
+    p = process_pool(5, 10)
+    assert slots(planned(p, target_of(p), [node()], [])) == [("worker-1", 0, 0)]
+
+
+def test_a_process_pool_with_no_initial_session_still_has_its_pod() -> None:
+    p = process_pool(0, 3)
+    assert len(planned(p, target_of(p), [node()], []).creates) == 1
+
+
+def test_a_pool_with_maximum_zero_has_no_pod() -> None:
+    for p in (pool(0, 0), process_pool(0, 0)):
+        assert planned(p, target_of(p), [node()], []) == Plan()
+
+
+def test_growing_initial_adds_sessions_and_leaves_the_others() -> None:
+    p = pool(1, 4)
+    t = target_of(p)
+    grown = pool(3, 4)
+    result = planned(grown, target_of(grown), [node()], [pod(t, p, 0, settings=None)])
+    assert slots(result) == [("worker-1", 1, 0), ("worker-1", 2, 0)]
+    assert result.deletes == ()
+
+
+def test_shrinking_deletes_not_ready_then_idle_then_the_highest_slot() -> None:
+    p = pool(1, 4)
+    t = target_of(p)
+    pods = [pod(t, p, slot, ready=slot != 0) for slot in range(4)]
+    reports = {pods[3].uid: report(busy=1)}
+    result = planned(p, t, [node()], pods, reports)
+    assert deleted(result) == [(0, "PoolResized"), (2, "PoolResized"), (1, "PoolResized")]
+
+
+def test_changed_sizes_reach_process_pods_as_settings_and_restart_nothing() -> None:
+    p = process_pool(2, 4)
+    t = target_of(p)
+    there = pod(t, p, 0)
+    result = planned(process_pool(3, 6), target_of(process_pool(3, 6)), [node()], [there])
+    assert (result.creates, result.deletes) == ((), ())
+    assert [patch.pod for patch in result.patches] == [there]
+    assert '"initialPoolSize":3,"maxPoolSize":6' in result.patches[0].settings
+
+
+class TestRollout:
+    def rollout(self, **update: int) -> tuple[SessionPool, Target]:
+        p = pool(2, 4, update={"maxSurge": 1, "maxUnavailable": 0} | update)
+        return p, target_of(p)
+
+    def test_it_surges_before_anything_is_deleted(self) -> None:
+        p, t = self.rollout()
+        result = planned(p, t, [node()], [pod(t, p, s, revision="old") for s in (0, 1)])
+        assert slots(result) == [("worker-1", 0, 0)]
+        assert result.deletes == ()
+
+    def test_one_old_session_goes_when_a_new_one_is_ready(self) -> None:
+        p, t = self.rollout()
+        pods = [pod(t, p, 0, revision="old"), pod(t, p, 1, revision="old"), pod(t, p, 0)]
+        assert deleted(planned(p, t, [node()], pods)) == [(1, "OldRevision")]
+
+    def test_busy_old_sessions_go_last(self) -> None:
+        p, t = self.rollout()
+        old = [pod(t, p, 0, revision="old"), pod(t, p, 1, revision="old")]
+        result = planned(p, t, [node()], [*old, pod(t, p, 0)], {old[1].uid: report(busy=1)})
+        assert deleted(result) == [(0, "OldRevision")]
+
+    def test_a_revision_that_never_gets_ready_leaves_the_old_sessions_serving(self) -> None:
+        p, t = self.rollout()
+        pods = [pod(t, p, 0, revision="old"), pod(t, p, 1, revision="old"), pod(t, p, 0, ready=False)]
+        assert planned(p, t, [node()], pods) == Plan()
+
+    def test_old_sessions_that_serve_nobody_go_at_once(self) -> None:
+        p, t = self.rollout()
+        pods = [pod(t, p, s, revision="old", ready=False) for s in (0, 1)]
+        result = planned(p, t, [node()], pods)
+        assert deleted(result) == [(0, "OldRevision"), (1, "OldRevision")]
+        assert slots(result) == [("worker-1", 0, 0)]
+
+    def test_without_surge_it_uses_what_may_be_unavailable(self) -> None:
+        p, t = self.rollout(maxSurge=0, maxUnavailable=1)
+        result = planned(p, t, [node()], [pod(t, p, s, revision="old") for s in (0, 1)])
+        assert deleted(result) == [(1, "OldRevision")]
+        assert result.creates == ()
+
+    def test_a_process_pod_is_replaced_surge_first(self) -> None:
+        p = process_pool(4, 4)
+        t = target_of(p)
+        old = pod(t, p, 0, revision="old")
+        assert slots(planned(p, t, [node()], [old])) == [("worker-1", 0, 0)]
+        assert deleted(planned(p, t, [node()], [old, pod(t, p, 0)])) == [(0, "OldRevision")]
+
+
+class TestNodes:
+    def test_a_cordoned_node_keeps_its_sessions_and_gets_none(self) -> None:
+        p = pool(2, 4)
+        t = target_of(p)
+        assert planned(p, t, [node(schedulable=False)], [pod(t, p, 0)]) == Plan()
+
+    def test_a_lost_node_is_not_churned(self) -> None:
+        p = pool(2, 4)
+        t = target_of(p)
+        assert planned(p, t, [node(ready=False)], [pod(t, p, 0, ready=False), pod(t, p, 1, ready=False)]) == Plan()
+
+    def test_a_removed_node_loses_its_pods(self) -> None:
+        p = pool(1, 4)
+        t = target_of(p)
+        assert deleted(planned(p, t, [node("worker-1")], [pod(t, p, 0), pod(t, p, 0, on="gone")])) == [
+            (0, "NodeRemoved")
+        ]
+
+    def test_a_node_that_was_replaced_under_its_name_is_filled_anew(self) -> None:
+        p = pool(1, 4)
+        t = target_of(p)
+        result = planned(p, t, [node()], [pod(t, p, 0, node_uid="an-earlier-machine")])
+        assert deleted(result) == [(0, "NodeReplaced")]
+        assert slots(result) == [("worker-1", 0, 0)]
+
+    def test_a_node_relabelled_out_of_the_selector_loses_its_sessions(self) -> None:
+        p = pool(1, 4, placement={"nodeSelector": {"pool": "yes"}})
+        t = target_of(p)
+        assert deleted(planned(p, t, [node(labels={})], [pod(t, p, 0)])) == [(0, "NodeNotEligible")]
+
+    def test_a_no_schedule_taint_keeps_what_runs(self) -> None:
+        p = pool(2, 4)
+        t = target_of(p)
+        assert planned(p, t, [node(taints=(Taint("team", "other", "NoSchedule"),))], [pod(t, p, 0)]) == Plan()
+
+
+class TestEndedPods:
+    def ended(self, p: SessionPool, t: Target, incarnation: int, seconds_ago: float) -> PodView:
+        return pod(t, p, 0, ready=False, phase=PodPhase.FAILED, incarnation=incarnation, ended_at=NOW - seconds_ago)
+
+    def test_one_holds_its_slot_during_the_back_off(self) -> None:
+        p = pool(1, 1)
+        t = target_of(p)
+        result = planned(p, t, [node()], [self.ended(p, t, 0, seconds_ago=1)])
+        assert (result.creates, result.deletes) == ((), ())
+        assert result.look_again_seconds is not None
+        assert REPLACE_FIRST_SECONDS - 2 < result.look_again_seconds < REPLACE_FIRST_SECONDS * 1.5
+
+    def test_it_is_replaced_by_the_next_incarnation_afterwards(self) -> None:
+        p = pool(1, 1)
+        t = target_of(p)
+        result = planned(p, t, [node()], [self.ended(p, t, 0, seconds_ago=REPLACE_FIRST_SECONDS * 1.6)])
+        assert slots(result) == [("worker-1", 0, 1)]
+        assert deleted(result) == [(0, "PodEnded")]
+
+    @pytest.mark.parametrize("incarnation", [1, 2, 3])
+    def test_each_further_incarnation_waits_twice_as_long(self, incarnation: int) -> None:
+        p = pool(1, 1)
+        t = target_of(p)
+        ended = self.ended(p, t, incarnation, seconds_ago=REPLACE_AGAIN_SECONDS * 2 ** (incarnation - 1) - 1)
+        assert planned(p, t, [node()], [ended]).creates == ()
+
+    def test_at_most_two_pods_stand_in_one_slot_within_five_minutes(self) -> None:
+        p = pool(1, 1)
+        t = target_of(p)
+        started, incarnation, uids = 0.0, 0, 1
+        for second in range(300):
+            there = replace(self.ended(p, t, incarnation, 0), ended_at=started)
+            if plan(p, t, places(p, node()), [there], {}, float(second)).creates:
+                started, incarnation, uids = float(second), incarnation + 1, uids + 1
+        assert uids == 2
+
+
+class TestNoTarget:
+    def test_sessions_of_a_service_that_is_gone_are_retired(self) -> None:
+        p = pool(1, 4)
+        t = target_of(p)
+        gone = Blocked("ServiceNotFound", "...", retire=True)
+        assert deleted(planned(p, gone, [node()], [pod(t, p, 0)])) == [(0, "ServiceNotFound")]
+
+    def test_sessions_go_on_while_the_code_cannot_be_read(self) -> None:
+        p = pool(2, 4)
+        t = target_of(p)
+        assert planned(p, Blocked("ConfigMapNotFound", "..."), [node()], [pod(t, p, 0)]) == Plan()
+
+    def test_a_pool_that_is_being_deleted_is_left_to_the_garbage_collector(self) -> None:
+        p = pool(2, 4, meta={"deletionTimestamp": "2026-01-01T00:00:00Z"})
+        t = target_of(p, service())
+        assert planned(p, t, [node()], [pod(t, p, 0)]) == Plan()

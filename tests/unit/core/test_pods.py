@@ -1,0 +1,74 @@
+"""The manifests of session pods and of their code."""
+
+import base64
+import json
+from typing import Any
+
+from sessionpools.api.v1alpha1 import SessionPool, WebService
+from sessionpools.core.pods import code_config_map, grace_seconds, session_pod, settings_of
+from sessionpools.core.revision import CodeFiles, resolve
+from support.builders import node, pool, process_pool, service, target_of
+
+
+def manifest(pool_: SessionPool | None = None, service_: WebService | None = None) -> dict[str, Any]:
+    of_pool, of_service = pool_ or pool(), service_ or service()
+    return session_pod(of_pool, of_service, target_of(of_pool, of_service).revision, node(), 1, 2, "IfNotPresent")
+
+
+def test_it_is_pinned_to_its_node_and_still_goes_through_the_scheduler() -> None:
+    spec = manifest()["spec"]
+    terms = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert terms == [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["worker-1"]}]}]
+    assert "nodeName" not in spec
+
+
+def test_it_stays_on_a_node_that_is_lost_for_a_while() -> None:
+    keys = [(t["key"], t["effect"]) for t in manifest()["spec"]["tolerations"]]
+    assert ("node.kubernetes.io/unreachable", "NoExecute") in keys
+
+
+def test_its_name_is_a_host_name_however_long_the_pools_name_is() -> None:
+    name = manifest(pool(meta={"name": "a" * 63}))["metadata"]["name"]
+    assert len(name) <= 63
+
+
+def test_it_belongs_to_its_pool_so_that_the_garbage_collector_removes_it() -> None:
+    (owner,) = manifest()["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["uid"], owner["controller"]) == ("SessionPool", "pool-uid", True)
+
+
+def test_a_process_pod_requests_its_initial_and_is_limited_to_its_maximum() -> None:
+    of = service(resources={"requests": {"cpu": "100m", "memory": "200Mi"}, "limits": {"memory": "0.5Gi"}})
+    container = manifest(process_pool(3, 6), of)["spec"]["containers"][0]
+    assert container["resources"] == {"requests": {"cpu": "300m", "memory": "600Mi"}, "limits": {"memory": "3Gi"}}
+    env = {e["name"]: e["value"] for e in container["env"]}
+    assert env["SESSIONPOOLS_SESSION_MEMORY"] == str(512 * 1024 * 1024)
+
+
+def test_the_grace_covers_pre_stop_drain_and_the_supervisors_own_end() -> None:
+    assert grace_seconds(pool(drainTimeoutSeconds=60)) == 3 + 60 + 5
+
+
+def test_settings_are_the_pools_for_process_and_one_for_pod() -> None:
+    assert json.loads(settings_of(process_pool(2, 5)))["maxPoolSize"] == 5
+    assert json.loads(settings_of(pool(2, 5)))["maxPoolSize"] == 1
+
+
+def test_code_in_folders_reaches_the_pod_as_folders() -> None:
+    of = service(code={"inline": {"pkg/model.py": "x = 1\n", "service.py": "y = 2\n"}})
+    volumes = {v["name"]: v for v in manifest(service_=of)["spec"]["volumes"]}
+    assert [item["path"] for item in volumes["code"]["configMap"]["items"]] == ["pkg/model.py", "service.py"]
+    data = code_config_map(of, target_of(pool(), of).revision)["data"]
+    assert data[volumes["code"]["configMap"]["items"][0]["key"]] == "x = 1\n"
+
+
+def test_code_that_is_no_text_is_kept_as_bytes() -> None:
+    of = service(code={"configMap": {"name": "code"}})
+    revision = resolve(pool(), of, CodeFiles((("model.bin", b"\xff\x00"),)), "i")
+    assert code_config_map(of, revision)["binaryData"] == {"file-0": base64.b64encode(b"\xff\x00").decode()}
+
+
+def test_code_of_the_image_needs_no_code_volume() -> None:
+    of = service(code={"imagePath": "/opt/service"})
+    assert "code" not in {v["name"] for v in manifest(service_=of)["spec"]["volumes"]}
+    assert target_of(pool(), of).revision.session["code"] == "/opt/service"
