@@ -1,0 +1,97 @@
+"""What a process does once to become a session: after the fork, or after it loaded for itself.
+
+Called by template.py. Never called in the supervisor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from typing import Any
+
+from sessionpools.session import linux
+
+SESSION_OOM_SCORE = 200  # sessions are killed before their template, the template before the supervisor
+TEMPLATE_OOM_SCORE = 100
+# What supervisor, kernel memory and page tables take of the container's limit.
+_OVERHEAD_BYTES = 32 << 20
+_LEAST_BYTES = 32 << 20  # a session that may allocate less cannot answer at all
+
+
+def memory_allowance(session_bytes: int, container_bytes: int, loaded_bytes: int, slots: int) -> int:
+    """Bytes that one session may allocate on top of what the template has; 0: no limit.
+
+    A session's own limit, but no more than its share of what the container has left: a MemoryError inside one session
+    is clean, while the kernel's OOM kill takes every process of the container (cgroup v2).
+    """
+    if not session_bytes:
+        return 0
+    if not container_bytes:
+        return session_bytes
+    share = (container_bytes - loaded_bytes - _OVERHEAD_BYTES) // max(1, slots)
+    return max(min(session_bytes, share), _LEAST_BYTES)
+
+
+def data_limit(session_bytes: int, slots: int) -> int:
+    """RLIMIT_DATA of a session of this process, which has loaded what sessions share; 0: none."""
+    loaded = linux.status_bytes("RssAnon")
+    allowance = memory_allowance(session_bytes, linux.MemoryCgroup().limit_bytes(), loaded, slots)
+    return linux.status_bytes("VmData") + allowance if allowance else 0
+
+
+def become_session(slot: int, limit_bytes: int) -> None:
+    """Signals, scores, limits and random streams of a session of its own."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGIO):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGIO, signal.SIGCHLD, signal.SIGTERM))
+    linux.name_process(f"session-{slot}")
+    linux.raise_oom_score(SESSION_OOM_SCORE - TEMPLATE_OOM_SCORE)
+    if limit_bytes:
+        linux.limit_data(limit_bytes)
+    reseed()
+
+
+def reseed() -> None:
+    """Random streams of their own: forks inherit the template's state, and numpy does not notice a fork."""
+    for name in ("random", "numpy.random"):
+        module: Any = sys.modules.get(name)
+        if module is not None:
+            module.seed()
+
+
+class WorkDirectory:
+    """The current directory of a session's requests: empty before each."""
+
+    def __init__(self, root: str, name: str) -> None:
+        self.path = os.path.join(root, name)
+
+    def refresh(self) -> None:
+        """Make it, enter it, and remove what is in it. Cheap when there is nothing."""
+        try:
+            os.chdir(self.path)
+        except OSError:
+            with contextlib.suppress(FileExistsError):
+                os.makedirs(self.path)
+            os.chdir(self.path)
+        if os.listdir(self.path):
+            _remove_contents(self.path)
+
+
+def _remove_contents(directory: str) -> None:
+    import shutil
+
+    for entry in list(os.scandir(directory)):
+        if not entry.is_dir(follow_symlinks=False):
+            with contextlib.suppress(OSError):
+                os.unlink(entry.path)
+            continue
+        shutil.rmtree(entry.path, ignore_errors=True)
+        if os.path.exists(entry.path):  # a directory without write permission in it
+            for parent, directories, _ in os.walk(entry.path):
+                for name in [".", *directories]:
+                    with contextlib.suppress(OSError):
+                        os.chmod(os.path.join(parent, name), 0o700)
+            shutil.rmtree(entry.path, ignore_errors=True)

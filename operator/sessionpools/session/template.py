@@ -1,0 +1,216 @@
+"""The process that imports, loads and warms once, and forks the sessions on command.
+
+Executed by the supervisor, never imported by it: user code runs here. It has one thread when it forks, or does not fork
+at all: a child of a process with threads inherits their locks and hangs. With a slot in its launch it becomes that
+slot's session itself instead of forking (`forkSafe: false`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from sessionpools.session import capture, invoke, linux
+from sessionpools.session.channel import Channel, ChannelClosedError
+from sessionpools.session.config import Launch, RevisionSpec
+from sessionpools.session.log import Log
+from sessionpools.session.process import TEMPLATE_OOM_SCORE, WorkDirectory, become_session, data_limit
+from sessionpools.session.session import Session
+from sessionpools.session.state import SharedState
+
+_DETAIL_CHARACTERS = 8000  # the termination log holds 4096 bytes
+
+
+class Template:
+    def __init__(self, launch: Launch) -> None:
+        self.launch = launch
+        self.channel = Channel.from_fd(launch.channel_fd)
+        self.shared = SharedState(launch.state_fd)
+        self.spec = RevisionSpec.read(launch.paths.revision_file)
+        self.service: Any = None
+        self.limit_bytes = 0
+        self._sessions: dict[int, int] = {}  # pid -> slot
+        self._wake_fd = -1
+
+    # --- loading ----------------------------------------------------------------------------------------------------
+
+    def load(self) -> None:
+        """Import, load, warm. Reports each phase before it begins, as it may hang in it."""
+        if self.spec.code:
+            with contextlib.suppress(OSError):
+                os.chdir(self.spec.code)
+        self.service = invoke.load(self.spec, self._report)
+        if self.spec.warmup is not None:
+            self._report("warmup")
+            work = WorkDirectory(self.launch.paths.work_dir, self._name)
+            work.refresh()
+            self.service.warm_up(work.path)
+            work.refresh()
+        gc.collect()
+
+    @property
+    def _name(self) -> str:
+        return "template" if self.launch.slot < 0 else f"slot-{self.launch.slot}"
+
+    def _report(self, phase: str) -> None:
+        self.channel.send({"phase": phase})
+
+    def say_loaded(self, threads: list[str]) -> None:
+        self.channel.send({"loaded": True, "signature": self.service.signature(), "threads": threads})
+
+    # --- forking ----------------------------------------------------------------------------------------------------
+
+    def serve_forks(self) -> None:
+        """Fork on command and reap, until the supervisor closes the channel."""
+        gc.freeze()  # collections in sessions leave the shared pages alone
+        self.limit_bytes = data_limit(self.launch.paths.session_memory_bytes, self.launch.max_slots)
+        wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake_fd = wake_read
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, _nothing)
+        poller = select.poll()
+        poller.register(self.channel.fileno(), select.POLLIN)
+        poller.register(wake_read, select.POLLIN)
+        while True:
+            for fd, _ in poller.poll():
+                if fd == wake_read:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(wake_read, 4096)
+                    self._reap()
+                else:
+                    self._obey(wake_write)
+
+    def _obey(self, wake_write: int) -> None:
+        try:
+            received = self.channel.receive()
+        except ChannelClosedError:
+            os._exit(0)
+        if received is None:
+            return
+        message, fds = received
+        slot = message["fork"]
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._close_all(fds)
+            self.channel.send({"unforked": slot, "why": f"fork: {error.strerror}"})
+            return
+        if pid == 0:
+            self.channel.close()
+            self._close_all([self._wake_fd, wake_write])
+            os.setpgid(0, 0)
+            self._be_session(slot, fds, warm=message["warm"])
+        with contextlib.suppress(OSError):  # whichever of the two comes first
+            os.setpgid(pid, pid)
+        self._sessions[pid] = slot
+        self._close_all(fds)
+        self.channel.send({"forked": slot, "pid": pid})
+
+    def _reap(self) -> None:
+        for pid, status in linux.dead_children(self._sessions):
+            if self._sessions.pop(pid, None) is not None:
+                self.channel.send({"exited": pid, "status": status})
+
+    @staticmethod
+    def _close_all(fds: Sequence[int]) -> None:
+        for fd in fds:
+            os.close(fd)
+
+    # --- being a session --------------------------------------------------------------------------------------------
+
+    def _be_session(self, slot: int, fds: Sequence[int], warm: bool) -> NoReturn:
+        listener, channel = socket.socket(fileno=fds[0]), Channel.from_fd(fds[1])
+        run_session(self, slot, listener, channel, tuple(fds[2:]), warm)
+
+    def be_own_session(self) -> NoReturn:
+        launch = self.launch
+        self.limit_bytes = data_limit(launch.paths.session_memory_bytes, launch.max_slots)
+        listener = socket.socket(fileno=launch.listener_fd)
+        run_session(self, launch.slot, listener, self.channel, launch.connection_fds, warm=False)
+
+
+def run_session(
+    template: Template, slot: int, listener: socket.socket, channel: Channel, connections: tuple[int, ...], warm: bool
+) -> NoReturn:
+    """The rest of this process's life."""
+    code = 1
+    try:
+        become_session(slot, template.limit_bytes)
+        log = Log(os.dup(1), slot=slot, pid=os.getpid())
+        work = WorkDirectory(template.launch.paths.work_dir, f"slot-{slot}")
+        work.refresh()
+        template.service.console = capture.Console()
+        template.service.after_fork()
+        if warm and template.spec.warmup is not None:
+            template.service.warm_up(work.path)
+
+        def on_console(text: bytes, request_id: bytes) -> None:
+            log("console", requestId=request_id.decode("latin-1"), text=text.decode("utf-8", "replace"))
+
+        session = Session(
+            slot=slot,
+            listener=listener,
+            channel=channel,
+            shared=template.shared,
+            service=template.service,
+            work=work,
+            pool=template.launch.paths.pool,
+            on_console=on_console,
+        )
+        session.serve(connections)
+        code = 0
+    except invoke.LoadError as error:
+        _say_failed(channel, error.summary, error.details)
+    except BaseException as error:  # nothing may return into the template's loop
+        _say_failed(channel, f"{type(error).__name__}: {error}", traceback.format_exc())
+    finally:
+        os._exit(code)
+
+
+def _say_failed(channel: Channel, summary: str, details: str) -> None:
+    with contextlib.suppress(ChannelClosedError):
+        channel.send({"failed": {"summary": summary[:1000], "details": details[-_DETAIL_CHARACTERS:]}})
+
+
+def _nothing(signum: int, frame: object) -> None:
+    del signum, frame
+
+
+def main(arguments: Sequence[str]) -> None:
+    launch = Launch.loads(arguments[0])
+    # `python -m` put the current directory first; code is found by the revision's own path.
+    if not getattr(sys.flags, "safe_path", False) and sys.path and sys.path[0] in ("", os.getcwd()):
+        del sys.path[0]
+    sys.argv = [""]
+    faulthandler.register(signal.SIGUSR2, file=launch.stack_fd, all_threads=True)
+    linux.raise_oom_score(TEMPLATE_OOM_SCORE)
+    template = Template(launch)
+    linux.name_process(template._name)
+    try:
+        template.load()
+        threads = linux.other_threads()
+        template.say_loaded(threads)
+    except invoke.LoadError as error:
+        _say_failed(template.channel, error.summary, error.details)
+        os._exit(1)
+    except ChannelClosedError:
+        os._exit(1)
+    if launch.slot >= 0:
+        template.be_own_session()
+    elif threads or not template.spec.fork_safe:
+        os._exit(0)  # it has shown that the service loads, and its signature
+    else:
+        template.serve_forks()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
