@@ -6,12 +6,9 @@ no serviceAccountToken. No lifecycle hooks, probes, security contexts, commands 
 The objects stay raw JSON (`dict`) in the models, as they are only handed on to the API server.
 """
 
-from sessionpools.api.names import CONFIG_DIR, WORK_DIR
+from sessionpools.api.names import CONFIG_DIR, ENV_PREFIX, VOLUME_PREFIX, WORK_DIR
 from sessionpools.api.scalars import FILE_RULE, OBJECT_NAME_RULE, RELATIVE_PATH, dns_label, quantity
 from sessionpools.api.schema import RULES, JsonSchema, array, flag, must, number, record, rule, text
-
-ENV_PREFIX = "SESSIONPOOLS_"  # environment variables of the product in session pods
-VOLUME_PREFIX = "session-pools"  # volumes of the product in session pods
 
 
 def _one_of(*fields: str) -> str:
@@ -255,8 +252,8 @@ VOLUME_MOUNTS = array(
                 'be an absolute path without "..", ":" and a "/" at the end, such as /models',
             ),
             must(
-                f"{_FREE} && self != '/etc'",
-                f"not be /etc, {', '.join(_TAKEN)} or below the latter, which Session Pools and the system need: "
+                f"{_FREE} && !(self in ['/dev', '/etc'])",
+                f"not be /dev, /etc, {', '.join(_TAKEN)} or below the latter, which Session Pools and the system need: "
                 "use a directory of your own, such as /models",
             ),
         ),

@@ -1,0 +1,29 @@
+"""Fixtures for tests on the real cluster. Nothing happens before a test asks for one of them."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from support.cluster import CONTEXT, kubectl, require_cluster, temporary_namespace
+from support.tools import ROOT
+
+
+@pytest.fixture(scope="session")
+def kube_context() -> str:
+    """The kubectl context of the test cluster, which answers."""
+    require_cluster()
+    return CONTEXT
+
+
+@pytest.fixture(scope="session")
+def crds(kube_context: str) -> None:
+    """The kinds, as crds/ has them, known to the test cluster."""
+    kubectl("apply", "--filename", str(ROOT / "crds"))
+    kubectl("wait", "--for=condition=Established", "--timeout=60s", "--filename", str(ROOT / "crds"))
+
+
+@pytest.fixture
+def namespace(kube_context: str) -> Iterator[str]:
+    """A namespace of the test's own."""
+    with temporary_namespace() as name:
+        yield name
