@@ -1,7 +1,7 @@
 """The real cluster that contract and end-to-end tests run on, through kubectl. Used by tests and by tests/conftest.py.
 
-Nothing here starts a cluster: `make test` does that before pytest. A test that needs the cluster and can't reach it fails
-and says so; it is never skipped, as a skipped proof looks like a proof.
+Nothing here starts a cluster: `make test` does that before pytest. A test that needs the cluster and can't reach it
+fails and says so; it is never skipped, as a skipped proof looks like a proof.
 """
 
 import contextlib
@@ -86,7 +86,7 @@ def temporary_namespace(
 
 
 def wait_for(predicate: Callable[[], T], deadline_seconds: float, what: str) -> T:
-    """What `predicate` returns once that is true; fails with `what` and the last answer when the deadline has passed."""
+    """What `predicate` returns once that is true; after the deadline fails with `what` and the last answer."""
     deadline = time.monotonic() + deadline_seconds
     while not (answer := predicate()):
         if time.monotonic() > deadline:

@@ -253,8 +253,8 @@ VOLUME_MOUNTS = array(
             ),
             must(
                 f"{_FREE} && !(self in ['/dev', '/etc'])",
-                f"not be /dev, /etc, {', '.join(_TAKEN)} or below the latter, which Session Pools and the system need: "
-                "use a directory of your own, such as /models",
+                f"not be /dev, /etc or anything in {', '.join(_TAKEN)}, which Session Pools or the system need: use a "
+                "directory of your own, such as /models",
             ),
         ),
         subPath=text(255, "Path in the volume that is mounted; absent: all of it.", FILE_RULE),
