@@ -1,0 +1,44 @@
+"""manifests/base: the chart for those who use kustomize, rendered and never edited."""
+
+import subprocess
+from pathlib import Path
+
+from support.manifests import BASE, chart, kustomization, the
+from support.tools import ROOT
+
+BY_HAND = {"kustomization.yaml", "namespace.yaml"}
+
+
+def test_it_is_what_the_chart_renders(tmp_path: Path) -> None:
+    subprocess.run([ROOT / "scripts/manifests", tmp_path], check=True)
+    rendered = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    committed = {path.name: path.read_text() for path in BASE.iterdir() if path.name not in BY_HAND}
+    assert committed == rendered, "run `make manifests`"
+
+
+def test_kustomize_builds_it_with_every_object_of_the_chart_and_a_namespace() -> None:
+    def key(o: dict[str, object]) -> tuple[object, object]:
+        return o["kind"], o["metadata"]["name"]  # type: ignore[index]
+
+    built = kustomization(BASE)
+    assert {key(o) for o in built} == {key(o) for o in chart()} | {("Namespace", "session-pools")}
+
+
+def test_nothing_in_it_claims_to_be_helms() -> None:
+    for o in kustomization(BASE):
+        assert "Helm" not in o["metadata"]["labels"].values()
+        assert not [a for a in o["metadata"].get("annotations", {}) if a.startswith("helm.sh/")]
+
+
+def test_its_namespace_enforces_restricted() -> None:
+    namespace = the(kustomization(BASE), "Namespace")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_an_overlay_moves_it_to_another_namespace(tmp_path: Path) -> None:
+    # kustomize wants relative paths
+    base = "../" * len(tmp_path.resolve().parts[1:]) + str(BASE.relative_to("/"))
+    (tmp_path / "kustomization.yaml").write_text(f"namespace: operators\nresources: [{base}]\n")
+    built = kustomization(tmp_path)
+    assert the(built, "Deployment")["metadata"]["namespace"] == "operators"
+    assert the(built, "ClusterRoleBinding")["subjects"][0]["namespace"] == "operators"
