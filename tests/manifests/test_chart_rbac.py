@@ -30,8 +30,7 @@ IN_A_NAMESPACE = (
     | grant("sessionpools.dev", "sessionpools/finalizers webservices/finalizers", "update")
     | grant("", "pods", "get list watch create delete patch")
     | grant("", "configmaps", "get list create delete")
-    | grant("", "events", "create patch")
-    | grant("events.k8s.io", "events", "create patch")
+    | grant("", "events", "get create patch")
 )
 
 
