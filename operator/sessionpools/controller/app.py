@@ -11,7 +11,7 @@ from sessionpools.controller.config import Config
 from sessionpools.controller.metrics import Metrics
 from sessionpools.controller.podclient import PodClient
 from sessionpools.controller.queue import WorkQueue
-from sessionpools.controller.reconcile import PoolReconciler
+from sessionpools.controller.reconcile import Pace, PoolReconciler
 from sessionpools.controller.report import Reporter
 from sessionpools.controller.services import ServiceReconciler
 from sessionpools.controller.store import Key, Kind, Store
@@ -36,6 +36,7 @@ class App:
         pod_client: PodClient | None = None,
         clock: Callable[[], float] = time.time,
         min_interval: float = 0.1,
+        pace: Pace | None = None,
     ) -> None:
         self.queue: WorkQueue[Key] = WorkQueue(self._reconcile, self._failed, min_interval=min_interval)
         self.store = Store(api, config.namespaces, self.queue.add)
@@ -43,7 +44,7 @@ class App:
         self._pod_client = pod_client or PodClient()
         recorder = EventRecorder(api, names.FIELD_MANAGER, lambda: datetime.fromtimestamp(clock(), UTC))
         reporter = Reporter(api, recorder)
-        self._pools = PoolReconciler(api, self.store, self._pod_client, reporter, config, clock)
+        self._pools = PoolReconciler(api, self.store, self._pod_client, reporter, config, pace or Pace(), clock)
         self._services = ServiceReconciler(self.store, self._pod_client, reporter, clock)
 
     async def run(self) -> None:

@@ -45,6 +45,8 @@ class Executor:
     async def _create_all(
         self, pool: SessionPool, target: Target, creates: Sequence[CreatePod], refused: dict[str, Failure]
     ) -> None:
+        if not await self._still_wanted(pool):
+            return
         await self._ensure_config_map(target)
         first, *others = creates
         # What is refused once (quota, pod security, an unknown service account) would be refused on every node.
@@ -54,6 +56,20 @@ class Executor:
             return
         failures = await asyncio.gather(*(self._create(pool, target, create) for create in others))
         refused.update({c.node.name: f for c, f in zip(others, failures, strict=True) if f})
+
+    async def _still_wanted(self, pool: SessionPool) -> bool:
+        """Whether the pool is what the cache says. Each resource has its own watch: the pods' may already show that
+        a deleted pool's pods are gone while the pools' does not show yet that the pool is. One read for each batch."""
+        try:
+            there = await self._api.get(protocol.SESSION_POOLS, pool.metadata.name, namespace=pool.metadata.namespace)
+        except NotFound:
+            return False
+        metadata = there["metadata"]
+        return (
+            metadata["uid"] == pool.metadata.uid
+            and metadata["generation"] == pool.metadata.generation
+            and "deletionTimestamp" not in metadata
+        )
 
     async def _create(self, pool: SessionPool, target: Target, create: CreatePod) -> Failure | None:
         for incarnation in range(create.incarnation, create.incarnation + INCARNATIONS_TRIED):

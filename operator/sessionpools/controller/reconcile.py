@@ -3,7 +3,6 @@
 The status is written before the plan is carried out, as it says what was observed and not what was intended.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -27,12 +26,18 @@ from sessionpools.kube import protocol
 from sessionpools.kube.code import read_code
 from sessionpools.kube.protocol import KubeApi, NotFound
 
-__all__ = ["PoolReconciler"]
+__all__ = ["Pace", "PoolReconciler"]
 
-STATUS_INTERVAL_SECONDS = 1.0  # at most one status write a second per pool
-CONFIG_MAP_INTERVAL_SECONDS = 5.0  # users' ConfigMaps are read, not watched: that would take every ConfigMap there is
-STARTING_INTERVAL_SECONDS = 3.0  # how often starting pods are asked for their phase
-REFUSED_INTERVAL_SECONDS = 15.0  # how long until a pod that the API server refused is tried again
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often things are done that no event asks for; seconds. Simulations go faster."""
+
+    status: float = 1.0  # between two status writes of a pool, at least
+    config_map: float = 5.0  # users' ConfigMaps are read, not watched: that would take every ConfigMap there is
+    starting: float = 3.0  # starting pods are asked for their phase
+    refused: float = 15.0  # a pod that the API server refused is tried again
+    written: float = 5.0  # the watch shows a status that was written within this time
 
 
 @dataclass(slots=True)
@@ -55,13 +60,15 @@ class PoolReconciler:
         pod_client: PodClient,
         reporter: Reporter,
         config: Config,
-        clock: Callable[[], float] = time.time,
+        pace: Pace,
+        clock: Callable[[], float],
     ) -> None:
         self._api = api
         self._store = store
         self._pod_client = pod_client
         self._reporter = reporter
         self._config = config
+        self._pace = pace
         self._clock = clock
         self._executor = Executor(api, store, config.pull_policy)
         self._memory: dict[Key, _Memory] = {}
@@ -79,19 +86,19 @@ class PoolReconciler:
         seen = await self._observe(pool, goal, memory)
         after = await self._report(seen, memory, now)
         steps = plan(pool, goal, seen.places, seen.pods, seen.reports, now)
-        held = memory.refused_at + REFUSED_INTERVAL_SECONDS - now
+        held = memory.refused_at + self._pace.refused - now
         if memory.refused and held > 0:
             await self._executor.execute(pool, None, replace(steps, creates=()))
         else:
             refused = await self._executor.execute(pool, goal if isinstance(goal, Target) else None, steps)
             after = 0.0 if refused != memory.refused else after  # the status says it at once
-            memory.refused, memory.refused_at, held = refused, now, REFUSED_INTERVAL_SECONDS
+            memory.refused, memory.refused_at, held = refused, now, self._pace.refused
         return _soonest(
             after,
             steps.look_again_seconds,
             held if memory.refused else None,
-            CONFIG_MAP_INTERVAL_SECONDS if self._code_config_map(pool) else None,
-            STARTING_INTERVAL_SECONDS if _waits_for_pods(seen) else None,
+            self._pace.config_map if self._code_config_map(pool) else None,
+            self._pace.starting if _waits_for_pods(seen) else None,
         )
 
     def _memory_of(self, key: Key, pool: SessionPool) -> _Memory:
@@ -104,7 +111,7 @@ class PoolReconciler:
 
     def _with_latest_status(self, pool: SessionPool, memory: _Memory) -> SessionPool:
         """The pool with the status that was written last, while the watch has not shown it yet."""
-        if memory.status is None or self._clock() - memory.written_at > 5.0:
+        if memory.status is None or self._clock() - memory.written_at > self._pace.written:
             return pool
         return pool.model_copy(update={"status": memory.status})
 
@@ -145,7 +152,7 @@ class PoolReconciler:
         status = pool_status(seen, datetime.fromtimestamp(int(now), UTC))
         if status == pool.status:
             return None
-        early = memory.written_at + STATUS_INTERVAL_SECONDS - now
+        early = memory.written_at + self._pace.status - now
         if early > 0 and memory.status is not None:
             return early
         if not await self._reporter.report(protocol.SESSION_POOLS, pool.metadata, pool.status, status):

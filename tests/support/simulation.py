@@ -1,0 +1,160 @@
+"""The whole controller against the in-process API server, with kubelets whose pods live as a test says.
+
+async with Simulation() as sim:
+    sim.add_node("worker-1")
+    sim.apply(sim.service(), sim.pool(initial=2))
+    await sim.until(lambda: sim.status()["state"] == "Success")
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
+from typing import Any, Self
+
+from sessionpools.api import names
+from sessionpools.controller.app import App
+from sessionpools.controller.config import Config
+from sessionpools.controller.podclient import PodClient
+from sessionpools.controller.reconcile import Pace
+from sessionpools.core.model import PodView, SessionReport
+from sessionpools.kube.protocol import NODES, PODS, SESSION_POOLS, WEB_SERVICES
+from support.apiserver import ApiServer
+from support.apiserver_objects import Json
+from support.kubelet import Kubelet, make_node
+
+NAMESPACE = "demo"
+PACE = Pace(status=0.02, config_map=0.05, starting=0.05, refused=0.1, written=0.2)
+
+
+class SimulatedPods(PodClient):
+    """What session pods would say on their control port; the simulation's have no address that could be reached."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.phase = "init"
+        self.busy: set[str] = set()
+
+    async def reports(self, pods: Iterable[PodView]) -> dict[str, SessionReport]:
+        return {pod.uid: self._report(pod) for pod in pods}
+
+    async def signature(self, pod: PodView) -> dict[str, Any] | None:
+        return {"inputs": [{"name": "bmi", "type": "numeric", "required": True}], "outputs": []}
+
+    def _report(self, pod: PodView) -> SessionReport:
+        settings = json.loads(pod.settings)
+        initial, maximum = settings["initialPoolSize"], settings["maxPoolSize"]
+        if not pod.ready:
+            return SessionReport(0, 0, self.phase, 7.0, initial, maximum)
+        return SessionReport(initial, int(pod.name in self.busy), "ready", 0.0, initial, maximum)
+
+
+class Simulation:
+    def __init__(self, *, namespaces: tuple[str, ...] = ()) -> None:
+        self.server = ApiServer()
+        self.kubelet = Kubelet(self.server.store)
+        self.pods_say = SimulatedPods()
+        self.config = Config(session_image="session:1", namespaces=namespaces)
+        self.app: App | None = None
+        self._stack = AsyncExitStack()
+        self._controller: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._stack.enter_async_context(self.server)
+        await self._stack.enter_async_context(self.kubelet.running())
+        await self.start_controller()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop_controller()
+        await self._stack.aclose()
+
+    async def start_controller(self) -> None:
+        api = await self.server.connect()
+        self.app = App(api, self.config, pod_client=self.pods_say, min_interval=0.005, pace=PACE)
+        self._controller = asyncio.create_task(self.app.run())
+        await self.app.store.wait_synced()
+
+    async def stop_controller(self) -> None:
+        """As a crash does it: at once, wherever it is."""
+        if self._controller:
+            self._controller.cancel()
+            await asyncio.gather(self._controller, return_exceptions=True)
+            self._controller = None
+
+    # --- what users and the cluster do ------------------------------------------------------------------------------
+
+    def add_node(self, name: str, **fields: Any) -> None:
+        self.server.store.create(NODES, make_node(name, **fields))
+
+    def pool(
+        self, name: str = "score", *, service: str = "Score", initial: int = 2, maximum: int = 4, **spec: Any
+    ) -> Json:
+        fields = {"serviceName": service, "serviceVersion": "v1", "initialPoolSize": initial, "maxPoolSize": maximum}
+        return {
+            "apiVersion": names.API_VERSION,
+            "kind": "SessionPool",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": fields | spec,
+        }
+
+    def service(self, name: str = "score", *, service: str = "Score", code: str = "x = 1", **spec: Any) -> Json:
+        fields = {"name": service, "version": "v1", "code": {"inline": {"service.py": code}}, "entrypoint": "service:f"}
+        return {
+            "apiVersion": names.API_VERSION,
+            "kind": "WebService",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": fields | spec,
+        }
+
+    def apply(self, *objects: Json) -> None:
+        for body in objects:
+            resource = SESSION_POOLS if body["kind"] == "SessionPool" else WEB_SERVICES
+            self.server.store.create(resource, body, NAMESPACE)
+
+    def edit_pool(self, name: str = "score", **spec: Any) -> None:
+        self.server.store.edit(SESSION_POOLS, name, {"spec": spec}, NAMESPACE)
+
+    def edit_service(self, name: str = "score", **spec: Any) -> None:
+        self.server.store.edit(WEB_SERVICES, name, {"spec": spec}, NAMESPACE)
+
+    # --- what is observed ---------------------------------------------------------------------------------------------
+
+    def pods(self, *, node: str = "", alive: bool = True) -> list[Json]:
+        found = [pod for pod in self.server.store.all(PODS) if not (alive and pod["metadata"].get("deletionTimestamp"))]
+        return [p for p in found if not node or p["metadata"]["annotations"][names.ANNOTATION_NODE] == node]
+
+    def ready_pods(self) -> list[Json]:
+        return [
+            pod
+            for pod in self.pods()
+            if any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
+        ]
+
+    def status(self, name: str = "score") -> Json:
+        found = [p for p in self.server.store.all(SESSION_POOLS) if p["metadata"]["name"] == name]
+        status: Json = (found[0].get("status") or {}) if found else {}
+        return status
+
+    def condition(self, type_: str, name: str = "score") -> Json:
+        return next((c for c in self.status(name).get("conditions", []) if c["type"] == type_), {})
+
+    async def until(self, holds: Callable[[], object], what: str = "", seconds: float = 10.0) -> None:
+        end = time.monotonic() + seconds
+        while not holds():
+            if time.monotonic() > end:
+                raise AssertionError(f"not within {seconds} s: {what or 'the condition'}; status: {self.status()}")
+            await asyncio.sleep(0.005)
+
+    async def until_success(self, name: str = "score") -> None:
+        await self.until(lambda: self.status(name).get("state") == "Success", f"{name} is Success")
+
+    async def quiet(self, seconds: float = 0.4) -> int:
+        """How many writes the controller makes in the next `seconds`, once it has nothing in its queue that is due."""
+        assert self.app is not None
+        app = self.app
+        await self.until(lambda: app.queue.idle, "the queue is idle")
+        before = len(self.server.writes())
+        await asyncio.sleep(seconds)
+        return len(self.server.writes()) - before
