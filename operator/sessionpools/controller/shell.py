@@ -6,7 +6,8 @@ do not notice what was deleted while they were down (docs/decisions/2026-11-22-k
 
 import asyncio
 import logging
-from typing import Any
+import socket
+from typing import Any, cast
 
 import kopf
 
@@ -45,6 +46,8 @@ async def run(config: Config) -> None:
             clusterwide=not config.namespaces,
             namespaces=config.namespaces,
             standalone=True,
+            # kopf would make one of the user's name, and a container's user has none
+            identity=cast(Any, config.pod_name or socket.gethostname()),
             stop_flag=stop,
         )
     finally:
@@ -59,6 +62,7 @@ async def run(config: Config) -> None:
 
 def _registry(app: App) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
+    kopf.on.login(registry=registry)(kopf.login_via_client)
 
     def enqueue(resource: Resource, kind: Kind) -> None:
         @kopf.on.event(names.GROUP, names.VERSION, resource.plural, registry=registry, id=f"enqueue-{resource.plural}")  # type: ignore[arg-type]
