@@ -117,6 +117,30 @@ def camel(name: str) -> str:
     return head + "".join(word.capitalize() for word in rest)
 
 
+class SettingsFile:
+    """The live file on disk: read again when the kubelet has replaced it."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._stamp: tuple[int, int, int] | None = None
+        self._settings = Settings()
+
+    def read(self) -> Settings:
+        """The settings now; defaults while there is no file. A version that cannot be used raises ConfigError, once."""
+        try:
+            now = os.stat(self._path)
+            stamp = (now.st_ino, now.st_mtime_ns, now.st_size)
+            if stamp != self._stamp:
+                self._stamp = stamp
+                with open(self._path, "rb") as file:
+                    self._settings = Settings.parse(file.read())
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise ConfigError(f"cannot read {self._path}: {error.strerror}") from error
+        return self._settings
+
+
 @dataclass(frozen=True)
 class Paths:
     """Where things are. The defaults are those of a session pod; flags or variables say otherwise on a laptop."""

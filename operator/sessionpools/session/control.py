@@ -12,6 +12,7 @@ from typing import Any
 
 from sessionpools.session import state
 from sessionpools.session.loop import Loop
+from sessionpools.session.slots import Slot
 
 Answer = tuple[int, str, bytes]  # status, content type, body
 _REQUEST_BYTES = 8192
@@ -87,6 +88,23 @@ class _Exchange:
 
 def json_answer(status: int, content: Any) -> Answer:
     return status, "application/json", json.dumps(content).encode()
+
+
+def slot_view(slot: Slot, now_ns: int) -> dict[str, Any]:
+    """A slot as the controller reads it; sessions that are ready are idle or busy."""
+    words, session = slot.row.words, slot.session
+    busy_since = words[state.BUSY_SINCE]
+    return {
+        "slot": slot.number,
+        "port": slot.port,
+        "pid": session.pid if session else 0,
+        "state": state.NAMES[words[state.STATE]] if session else state.NAMES[state.EMPTY],
+        "requests": words[state.REQUESTS],
+        "busySeconds": round((now_ns - busy_since) / 1e9, 3) if busy_since else 0.0,
+        "memoryBytes": session.memory_bytes if session else 0,
+        "started": slot.started,
+        "lastEnd": slot.last_end,
+    }
 
 
 def metrics(view: dict[str, Any], rows: Iterable[tuple[int, state.Row]], ends: dict[str, int], restarts: int) -> bytes:

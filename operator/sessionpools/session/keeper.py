@@ -187,6 +187,7 @@ class SlotKeeper:
 
     def _drain(self, session: Session) -> None:
         session.draining = True
+        self.slots[session.slot].row.words[state.LEAVING] = 1
         if not session.serving:
             self.kill(session, "not needed")
         else:

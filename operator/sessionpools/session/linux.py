@@ -13,6 +13,7 @@ import re
 import resource
 import signal
 import threading
+import time
 from collections.abc import Container, Iterator
 from typing import Any
 
@@ -138,6 +139,18 @@ def dead_children(leaders: Container[int]) -> Iterator[tuple[int, int]]:
             yield os.waitpid(info.si_pid, os.WNOHANG)
         except ChildProcessError:
             continue
+
+
+def end_groups(pids: set[int], seconds: float) -> None:
+    """Kill process groups by their leaders and reap what can be reaped, for at most so long."""
+    for pid in pids:
+        kill_group(pid)
+    left = set(pids)
+    deadline = time.monotonic() + seconds
+    while left and time.monotonic() < deadline:
+        left -= {pid for pid, _ in dead_children(left)}
+        left = {pid for pid in left if os.path.exists(f"/proc/{pid}")}
+        time.sleep(0.002)
 
 
 def describe_status(status: int) -> str:

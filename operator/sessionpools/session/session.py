@@ -250,7 +250,7 @@ class Session:
                 self._serve(connection, request)
             else:
                 body = failure(f"a session answers POST only, not {request.method.decode('latin-1')}")
-                close = not request.keep_alive or self._shared.draining
+                close = not request.keep_alive or bool(self._row.words[state.LEAVING])
                 shown = b"" if request.method == b"HEAD" else body
                 if self._send(connection, head(405, len(body), request, close), shown) and close:
                     self._close(connection)
@@ -280,7 +280,7 @@ class Session:
         fcntl.fcntl(fd, fcntl.F_SETFL, flags)
         row.end(ended, answer.status != 200 or not answer.success)
         self._decide_end(answer.memory_error)
-        close = bool(self.end_reason) or not request.keep_alive or self._shared.draining
+        close = bool(self.end_reason) or not request.keep_alive or bool(row.words[state.LEAVING])
         payload = answer.body
         sent = len(payload)
         top = head(answer.status, sent, request, close, (ended - started) / 1e6)

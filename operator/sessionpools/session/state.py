@@ -30,13 +30,13 @@ TOTAL_REQUESTS: Final = 5  # by all sessions of the slot
 TOTAL_BUSY_NS: Final = 6
 TOTAL_FAILED: Final = 7  # answers with success=false
 WARMING: Final = 8  # the supervisor's warm-up call is under way: it does not count as a request
-_ID_LENGTH: Final = 9
-_ID_WORD: Final = 10
+LEAVING: Final = 9  # the session is to end: its answers say "Connection: close"
+_ID_LENGTH: Final = 10
+_ID_WORD: Final = 11
 ID_BYTES: Final = 128  # longer request ids are cut
 
 _SIZE: Final = (MAX_SLOTS + 1) * _WORDS * 8
-_DRAINING: Final = 0
-_RECYCLE_AFTER: Final = 1
+_RECYCLE_AFTER: Final = 0
 
 
 class SharedState:
@@ -60,14 +60,6 @@ class SharedState:
             self._words[start : start + _WORDS],
             self._bytes[(start + _ID_WORD) * 8 : (start + _ID_WORD) * 8 + ID_BYTES],
         )
-
-    @property
-    def draining(self) -> bool:
-        return self._words[_DRAINING] != 0
-
-    @draining.setter
-    def draining(self, value: bool) -> None:
-        self._words[_DRAINING] = int(value)
 
     @property
     def recycle_after(self) -> int:
@@ -115,7 +107,7 @@ class Row:
 
     def reset(self, state: int) -> None:
         """By the supervisor: a session is about to take the slot, or has left it."""
-        for index in (REQUESTS, BUSY_SINCE, IDLE_SINCE, CONNECTIONS, WARMING, _ID_LENGTH):
+        for index in (REQUESTS, BUSY_SINCE, IDLE_SINCE, CONNECTIONS, WARMING, LEAVING, _ID_LENGTH):
             self.words[index] = 0
         self.words[STATE] = state
 

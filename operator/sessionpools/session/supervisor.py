@@ -14,7 +14,7 @@ from typing import Any
 
 from sessionpools.session import control, linux, state, termination
 from sessionpools.session.channel import Channel, ChannelClosedError, Message
-from sessionpools.session.config import ConfigError, Launch, Paths, RevisionSpec, Settings
+from sessionpools.session.config import ConfigError, Launch, Paths, RevisionSpec, Settings, SettingsFile
 from sessionpools.session.keeper import SlotKeeper, listen
 from sessionpools.session.launcher import Child, spawn
 from sessionpools.session.log import Log
@@ -34,7 +34,7 @@ class Supervisor:
         self.log = log
         self.loop = Loop()
         self.shared = state.SharedState.create()
-        self.settings_file = _SettingsFile(paths.settings_file)
+        self.settings_file = SettingsFile(paths.settings_file)
         self.keeper = SlotKeeper(self.loop, log, paths, self.shared, self)
         self.stack_fd = os.memfd_create("session-pools-stack", os.MFD_CLOEXEC)
         self.started_at = self.loop.now()
@@ -62,7 +62,7 @@ class Supervisor:
         self.loop.on_signal(signal.SIGTERM, self._drain)
         self.loop.on_signal(signal.SIGINT, self._interrupt)
         control.ControlServer(self.loop, listen(self.paths.host, self.paths.control_port, 64), self._answer)
-        self.keeper.resize(self.settings_file.read(self.log))
+        self.keeper.resize(self._read_settings())
         self.log("starting", service=self.spec.name, version=self.spec.version, settings=self.keeper.settings.as_json())
         if self.each_for_itself:
             self.keeper.act()
@@ -72,7 +72,7 @@ class Supervisor:
         return self.loop.run()
 
     def _tick(self) -> None:
-        settings = self.settings_file.read(self.log)
+        settings = self._read_settings()
         if settings != self.keeper.settings:
             self.log("settings", settings=settings.as_json())
             self.keeper.resize(settings)
@@ -80,6 +80,13 @@ class Supervisor:
         self.keeper.tick()
         self._sample_memory()
         self._consider_ready()
+
+    def _read_settings(self) -> Settings:
+        try:
+            return self.settings_file.read()
+        except ConfigError as error:
+            self.log("settings-unreadable", level="error", message=str(error))
+            return self.keeper.settings
 
     def _set_phase(self, phase: str) -> None:
         if phase != self.phase:
@@ -97,7 +104,7 @@ class Supervisor:
     def _drain(self) -> None:
         if self.draining:
             return
-        self.draining = self.keeper.draining = self.shared.draining = True
+        self.draining = self.keeper.draining = True
         self._set_phase("draining")
         self.loop.call_later(self.keeper.settings.drain_timeout_seconds, self._drain_timeout)
         self.keeper.act()
@@ -124,14 +131,7 @@ class Supervisor:
         groups = set(self.keeper.pids())
         if self.template is not None:
             groups.add(self.template.pid)
-        for pid in groups:
-            linux.kill_group(pid)
-        deadline = time.monotonic() + _END_SECONDS
-        while groups and time.monotonic() < deadline:
-            for pid, _ in linux.dead_children(groups):
-                groups.discard(pid)
-            groups = {pid for pid in groups if os.path.exists(f"/proc/{pid}")}
-            time.sleep(0.005)
+        linux.end_groups(groups, _END_SECONDS)
         self.loop.stop(code)
 
     # --- the template -----------------------------------------------------------------------------------------------
@@ -406,47 +406,8 @@ class Supervisor:
             "settings": self.keeper.settings.as_json(),
             "warmed": self.spec.warmup is not None,
             "threads": self.threads,
-            "sessions": [self._slot_view(slot) for _, slot in sorted(self.keeper.slots.items())],
+            "sessions": [control.slot_view(slot, time.monotonic_ns()) for _, slot in sorted(self.keeper.slots.items())],
         }
-
-    @staticmethod
-    def _slot_view(slot: Slot) -> dict[str, Any]:
-        words, session = slot.row.words, slot.session
-        busy_since = words[state.BUSY_SINCE]
-        return {
-            "slot": slot.number,
-            "port": slot.port,
-            "pid": session.pid if session else 0,
-            "state": state.NAMES[words[state.STATE]] if session else state.NAMES[state.EMPTY],
-            "requests": words[state.REQUESTS],
-            "busySeconds": round((time.monotonic_ns() - busy_since) / 1e9, 3) if busy_since else 0.0,
-            "memoryBytes": session.memory_bytes if session else 0,
-            "started": slot.started,
-            "lastEnd": slot.last_end,
-        }
-
-
-class _SettingsFile:
-    """The live file, read again when it was replaced; what cannot be read changes nothing."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._stamp: tuple[int, int, int] | None = None
-        self._settings = Settings()
-
-    def read(self, log: Log) -> Settings:
-        try:
-            now = os.stat(self._path)
-            stamp = (now.st_ino, now.st_mtime_ns, now.st_size)
-            if stamp != self._stamp:
-                self._stamp = stamp
-                with open(self._path, "rb") as file:
-                    self._settings = Settings.parse(file.read())
-        except FileNotFoundError:
-            pass
-        except (ConfigError, OSError) as error:
-            log("settings-unreadable", level="error", message=str(error))
-        return self._settings
 
 
 def supervise(paths: Paths) -> int:

@@ -1,0 +1,30 @@
+"""The fixture of the session runtime's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from unit.session.runtime_pod import Pod
+
+
+class StartPod(Protocol):
+    def __call__(self, code: str, *, ready: bool = True, **options: Any) -> Pod: ...
+
+
+@pytest.fixture
+def start_pod(tmp_path: Path) -> Iterator[StartPod]:
+    """Start a pod with this service.py; it and all that it started end with the test."""
+    pods: list[Pod] = []
+
+    def start(code: str, *, ready: bool = True, **options: Any) -> Pod:
+        pod = Pod(tmp_path / f"pod-{len(pods)}", code, **options)
+        pods.append(pod)
+        pod.start()
+        return pod.wait_ready() if ready else pod
+
+    yield start
+    for pod in pods:
+        pod.stop()

@@ -1,0 +1,391 @@
+"""The wire of a slot: one request at a time, deadlines, refusals, drain. Real processes, real sockets."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from unit.session.conftest import StartPod
+from unit.session.runtime_pod import POOL, Pod, alive, eventually, post, read_answer
+
+SERVICE = """
+    import hashlib, os, subprocess, sys, time
+    def predict(what: str = "", seconds: float = 0.0, size: int = 0, data: str = ""):
+        began = time.monotonic()
+        if what == "sleep":
+            time.sleep(seconds)
+        elif what == "loop":
+            while True:
+                pass
+        elif what == "c":
+            hashlib.pbkdf2_hmac("sha256", b"x", b"y", 1_000_000_000)
+        elif what == "child":
+            child = subprocess.Popen(["sleep", "300"])
+            open(data, "w").write(str(child.pid))
+            time.sleep(300)
+        elif what == "big":
+            return "x" * size
+        elif what == "length":
+            return len(data)
+        elif what == "interval":
+            time.sleep(seconds)
+            return [began, time.monotonic()]
+        return os.getpid()
+"""
+MIB = 1 << 20
+
+
+def rss(pid: int) -> int:
+    with open(f"/proc/{pid}/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def read_until_closed(sock: socket.socket) -> bytes:
+    data = b""
+    while piece := sock.recv(65536):
+        data += piece
+    return data
+
+
+# --- one request at a time ----------------------------------------------------------------------------------------------
+
+
+def test_requests_on_concurrent_connections_of_a_slot_run_one_after_the_other(start_pod: StartPod) -> None:
+    pod = start_pod(SERVICE)
+
+    def call(_: int) -> list[float]:
+        answer: list[float] = pod.call({"what": "interval", "seconds": 0.03}).answer
+        return answer
+
+    with ThreadPoolExecutor(8) as pool:
+        intervals = sorted(pool.map(call, range(16)))
+    assert all(before[1] <= after[0] for before, after in zip(intervals, intervals[1:], strict=False))
+
+
+def test_several_connections_are_kept_alive_on_one_slot(start_pod: StartPod) -> None:
+    pod = start_pod(SERVICE)
+    with pod.connection() as one, pod.connection() as two, pod.connection() as three:
+        pids = {post(c, {}).answer for _ in range(3) for c in (one, two, three)}
+    assert len(pids) == 1
+    assert pod.slot()["requests"] == 9
+
+
+def test_a_slow_upload_holds_up_nobody_else(start_pod: StartPod) -> None:
+    pod = start_pod(SERVICE)
+    with pod.socket() as slow:
+        slow.sendall(b"POST / HTTP/1.1\r\nHost: s\r\nContent-Length: 100\r\n\r\n{")
+        assert pod.call({}).status == 200
+        slow.sendall(b"}" + b" " * 98)
+        assert read_answer(slow).status == 200
+
+
+def test_an_answer_carries_the_request_id_and_the_time_it_took(start_pod: StartPod) -> None:
+    pod = start_pod(SERVICE)
+    reply = pod.call({"what": "sleep", "seconds": 0.05}, headers={"X-Request-Id": "abc-1"})
+    assert reply.headers["x-request-id"] == "abc-1"
+    name, _, milliseconds = reply.headers["server-timing"].partition(";dur=")
+    assert name == "session"
+    assert 50 <= float(milliseconds) < 1000
+
+
+# --- deadlines ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_upload_of_a_byte_a_second_is_closed_at_its_deadline_and_the_session_lives(start_pod: StartPod) -> None:
+    pod = start_pod(SERVICE)
+    pid = pod.call({}).answer
+    began = time.monotonic()
+    with pod.socket() as slow:
+        slow.sendall(b"POST / HTTP/1.1\r\nHost: s\r\nContent-Length: 1000\r\n\r\n")
+        stop = threading.Event()
+
+        def drip() -> None:
+            while not stop.wait(1.0):
+                try:
+                    slow.send(b" ")
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        answer = read_until_closed(slow)
+        stop.set()
+        thread.join()
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert 4.5 < time.monotonic() - began < 12
+    assert pod.call({}).answer == pid
+
+
+def test_a_body_that_is_cut_off_ends_its_connection_only(start_pod: StartPod) -> None:
+    pod = start_pod(SERVICE)
+    pid = pod.call({}).answer
+    with pod.socket() as sock:
+        sock.sendall(b'POST / HTTP/1.1\r\nHost: s\r\nContent-Length: 1000\r\n\r\n{"what"')
+    assert pod.call({}).answer == pid
+
+
+def test_a_caller_that_does_not_read_its_answer_is_cut_off_and_the_session_lives(start_pod: StartPod) -> None:
+    pod = start_pod(SERVICE)
+    pid = pod.call({}).answer
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", pod.base_port))
+        pod.begin(sock, {"what": "big", "size": 5 * MIB})
+        assert pod.call({}, timeout=40).answer == pid  # after 5 s + 5 s
+    assert pod.slot()["pid"] == pid
+
+
+def test_a_request_that_takes_too_long_ends_its_session_and_what_that_started(start_pod: StartPod) -> None:
+    pod = start_pod(SERVICE, settings={"requestTimeoutSeconds": 0.3})
+    pid = pod.call({}).answer
+    note = pod.work / "child"
+    with pod.socket() as sock:
+        body = {"what": "child", "data": str(note)}
+        pod.begin(sock, body)
+        child = int(eventually(lambda: note.exists() and note.read_text()))
+        assert alive(child)
+        assert read_until_closed(sock) == b""
+    row = pod.wait_new_session(0, pid)
+    assert row["lastEnd"] == "request timeout"
+    eventually(lambda: not alive(child))
+    assert not alive(pid)
+
+
+# --- a caller that goes -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["sleep", "loop", "c"])
+def test_a_session_ends_when_its_caller_is_gone(start_pod: StartPod, what: str) -> None:
+    pod = start_pod(SERVICE)
+    pid = pod.call({}).answer
+    with pod.socket() as sock:
+        pod.begin(sock, {"what": what, "seconds": 300})
+        pod.wait_slot(0, state="busy")
+    began = time.monotonic()
+    eventually(lambda: not alive(pid), 5)
+    assert time.monotonic() - began < 1.0  # measured: about a millisecond; the machine may be busy
+    assert pod.wait_new_session(0, pid)["lastEnd"] == "caller gone"
+
+
+def test_a_caller_that_goes_after_its_answer_ends_nothing(start_pod: StartPod) -> None:
+    pod = start_pod(SERVICE)
+    assert len({pod.call({}).answer for _ in range(50)}) == 1
+
+
+def test_what_a_gone_callers_request_started_ends_too(start_pod: StartPod) -> None:
+    pod = start_pod(SERVICE)
+    note = pod.work / "child"
+    with pod.socket() as sock:
+        pod.begin(sock, {"what": "child", "data": str(note)})
+        child = int(eventually(lambda: note.exists() and note.read_text()))
+    eventually(lambda: not alive(child))
+
+
+# --- large bodies -------------------------------------------------------------------------------------------------------
+
+
+def test_63_mib_in_and_out_and_the_memory_comes_back(start_pod: StartPod) -> None:
+    pod = start_pod(SERVICE)
+    pid = pod.call({}).answer
+    before = rss(pid)
+    size = 63 * MIB
+    assert pod.call({"what": "length", "data": "x" * (size - 100)}).answer == size - 100
+    assert len(pod.call({"what": "big", "size": size}).answer) == size
+    eventually(lambda: rss(pid) < before + 8 * MIB, 10)
+    assert pod.call({}).answer == pid
+
+
+def test_63_mib_by_curl_with_expect_100_continue(start_pod: StartPod, tmp_path: os.PathLike[str]) -> None:
+    pod = start_pod(SERVICE)
+    file = pod.directory / "body"
+    file.write_text('{"what": "length", "data": "' + "x" * (63 * MIB) + '"}')
+    done = subprocess.run(
+        [
+            "curl",
+            "-sv",
+            "-H",
+            "Expect: 100-continue",
+            "--data-binary",
+            f"@{file}",
+            f"http://127.0.0.1:{pod.base_port}/",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert "HTTP/1.1 100 Continue" in done.stderr
+    assert str(63 * MIB) in done.stdout
+
+
+def test_a_chunked_body_is_read(start_pod: StartPod) -> None:
+    pod = start_pod(SERVICE)
+    with pod.socket() as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for piece in (b'{"what": ', b'"length", "data": ', b'"abc"}'):
+            sock.sendall(b"%x\r\n%s\r\n" % (len(piece), piece))
+        sock.sendall(b"0\r\n\r\n")
+        assert read_answer(sock).answer == 3
+
+
+def test_two_large_uploads_at_once_are_read_one_after_the_other(start_pod: StartPod) -> None:
+    pod = start_pod(SERVICE)
+    body = {"what": "length", "data": "x" * (4 * MIB)}
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: pod.call(body).answer, range(8)))
+    assert answers == [4 * MIB] * 8
+
+
+def test_more_than_64_mib_announced_is_refused_unread(start_pod: StartPod) -> None:
+    pod = start_pod(SERVICE)
+    with pod.socket() as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: s\r\nContent-Length: %d\r\n\r\n" % (64 * MIB + 1))
+        reply = read_answer(sock)
+        assert reply.status == 413
+        assert reply.headers["connection"] == "close"
+        assert "64 MiB" in reply.json["errorMessage"]
+    assert pod.call({}).status == 200
+
+
+def test_more_than_64_mib_in_chunks_is_refused(start_pod: StartPod) -> None:
+    pod = start_pod(SERVICE)
+    pid = pod.call({}).answer
+    with pod.socket() as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n")
+        try:
+            for _ in range(65):
+                sock.sendall(b"%x\r\n" % MIB + b" " * MIB + b"\r\n")
+        except ConnectionError:
+            pass
+        else:
+            assert read_answer(sock).status == 413
+    assert pod.call({}).answer == pid
+
+
+# --- refusals -----------------------------------------------------------------------------------------------------------
+
+
+def test_other_methods_are_answered_405_and_the_connection_stays(start_pod: StartPod) -> None:
+    pod = start_pod(SERVICE)
+    with pod.connection() as connection:
+        for method in ("GET", "HEAD", "PUT", "DELETE"):
+            connection.request(method, "/")
+            response = connection.getresponse()
+            body = response.read()
+            assert response.status == 405
+            assert response.headers["Allow"] == "POST"
+            assert (body == b"") == (method == "HEAD")
+        assert post(connection, {}).status == 200
+
+
+def test_a_request_for_another_pool_is_refused_unread(start_pod: StartPod) -> None:
+    pod = start_pod(SERVICE)
+    with pod.socket() as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: s\r\nX-Session-Pool: other/1\r\nContent-Length: 1000\r\n\r\n")
+        reply = read_answer(sock)
+    assert reply.status == 425
+    assert reply.headers["connection"] == "close"
+    assert pod.slot()["requests"] == 0
+
+
+def test_a_request_for_this_pool_or_for_none_is_served(start_pod: StartPod) -> None:
+    pod = start_pod(SERVICE)
+    assert pod.call({}, headers={"X-Session-Pool": POOL}).status == 200
+    assert pod.call({}).status == 200
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"nonsense\r\n\r\n", b"400"),
+        (b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n", b"400"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n", b"400"),
+        (b"POST / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n", b"400"),
+        (b"POST / HTTP/1.1\r\nX-Long: " + b"x" * 70_000, b"431"),
+    ],
+)
+def test_what_is_no_request_gets_a_status_and_ends_its_connection_only(
+    start_pod: StartPod, request_bytes: bytes, status: bytes
+) -> None:
+    pod = start_pod(SERVICE)
+    with pod.socket() as sock:
+        sock.sendall(request_bytes)
+        assert read_until_closed(sock).split(b" ")[1] == status
+    assert pod.call({}).status == 200
+
+
+def test_http_1_0_closes_unless_asked_to_keep_alive(start_pod: StartPod) -> None:
+    pod = start_pod(SERVICE)
+    with pod.socket() as sock:
+        sock.sendall(b"POST / HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\n{}")
+        assert read_answer(sock).headers["connection"] == "keep-alive"
+        sock.sendall(b"POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}")
+        assert b"Connection: close" in read_until_closed(sock)
+
+
+def test_requests_that_came_in_one_piece_are_all_answered(start_pod: StartPod) -> None:
+    pod = start_pod(SERVICE)
+    with pod.socket() as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: s\r\nContent-Length: 2\r\n\r\n{}" * 2)
+        assert read_answer(sock).status == 200
+        assert read_answer(sock).status == 200
+
+
+# --- drain --------------------------------------------------------------------------------------------------------------
+
+
+def test_sigterm_lets_the_running_request_finish_and_says_close(start_pod: StartPod) -> None:
+    pod = start_pod(SERVICE, settings={"initialPoolSize": 2, "maxPoolSize": 3})
+    assert pod.process is not None
+    with pod.socket() as sock:
+        pod.begin(sock, {"what": "sleep", "seconds": 1.0})
+        pod.wait_slot(0, state="busy")
+        pod.process.send_signal(signal.SIGTERM)
+        eventually(lambda: pod.view()["phase"] == "draining")
+        assert pod.control("/readyz").status == 503
+        reply = read_answer(sock)
+        assert reply.status == 200
+        assert reply.headers["connection"] == "close"
+    assert pod.wait_end() == 0
+    assert pod.events("drained")
+
+
+def test_during_drain_the_last_request_of_an_idle_connection_is_answered(start_pod: StartPod) -> None:
+    pod = start_pod(SERVICE)
+    assert pod.process is not None
+    with pod.connection() as connection:
+        post(connection, {})
+        pod.process.send_signal(signal.SIGTERM)
+        eventually(lambda: pod.view()["phase"] == "draining")
+        assert post(connection, {}).headers["connection"] == "close"
+    assert pod.wait_end() == 0
+
+
+def test_idle_connections_do_not_hold_up_the_drain(start_pod: StartPod) -> None:
+    pod = start_pod(SERVICE)
+    assert pod.process is not None
+    with pod.connection() as connection:
+        post(connection, {})
+        began = time.monotonic()
+        pod.process.send_signal(signal.SIGTERM)
+        assert pod.wait_end() == 0
+    assert time.monotonic() - began < 10
+
+
+def test_a_request_that_outlasts_the_drain_is_ended(start_pod: StartPod) -> None:
+    pod: Pod = start_pod(SERVICE, settings={"drainTimeoutSeconds": 0.5})
+    assert pod.process is not None
+    pid = pod.call({}).answer
+    with pod.socket() as sock:
+        pod.begin(sock, {"what": "loop"})
+        pod.wait_slot(0, state="busy")
+        pod.process.send_signal(signal.SIGTERM)
+        assert pod.wait_end() == 0
+    assert not alive(pid)
+    assert pod.events("drain-timeout")
