@@ -1,0 +1,388 @@
+"""The rules of the kinds, put to a real API server: what it refuses, what it says then, and what it accepts."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from sessionpools.api.v1alpha1 import SessionPool, WebService
+from support.cluster import KubectlError, apply, get, kubectl, temporary_namespace
+from support.refusals import REFUSALS, Refusal, generic_pool, pool, service
+
+Object = dict[str, Any]
+pytestmark = pytest.mark.usefixtures("crds")
+
+
+@pytest.fixture(scope="module")
+def place(kube_context: str) -> Iterator[str]:
+    """A namespace for objects that are only tried (dry run)."""
+    with temporary_namespace("validation") as name:
+        yield name
+
+
+def tried(thing: Object, place: str, validate: str = "strict") -> Object:
+    """What the API server would store; raises KubectlError with what it says when it would not."""
+    done = kubectl(
+        *(
+            "create",
+            "--dry-run=server",
+            f"--validate={validate}",
+            "--namespace",
+            place,
+            "--output=json",
+            "--filename=-",
+        ),
+        input=json.dumps(thing),
+    )
+    stored: Object = json.loads(done.stdout)
+    return stored
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.id)
+def test_a_bad_object_is_refused_with_the_field_and_the_remedy(refusal: Refusal, place: str) -> None:
+    with pytest.raises(KubectlError) as refused:
+        tried(refusal.object, place)
+    assert refusal.says in str(refused.value)
+
+
+# --- what is accepted -----------------------------------------------------------------------------------------
+
+
+def test_a_pool_gets_the_defaults_that_the_models_have(place: str) -> None:
+    stored = tried(pool(), place)
+    assert stored["spec"] == {
+        "serviceName": "Score",
+        "serviceVersion": "v1",
+        "initialPoolSize": 0,
+        "maxPoolSize": 2,
+        "isolation": "Pod",
+        "idleTimeoutSeconds": 300,
+        "requestTimeoutSeconds": 60,
+        "startTimeoutSeconds": 600,
+        "drainTimeoutSeconds": 60,
+        "recycleAfterRequests": 0,
+        "queue": {"maxLength": 100, "timeoutSeconds": 10},
+        "update": {"maxSurge": 1, "maxUnavailable": 0},
+    }
+    assert SessionPool.model_validate(stored).spec == SessionPool.model_validate(pool()).spec
+
+
+def test_a_web_service_gets_the_defaults_that_the_models_have(place: str) -> None:
+    given = service()
+    stored = tried(given, place)
+    assert stored["spec"] == given["spec"] | {"forkSafe": True}
+    assert WebService.model_validate(stored).spec == WebService.model_validate(given).spec
+
+
+FULL_POOL = pool(
+    initialPoolSize=5,
+    maxPoolSize=1000,
+    isolation="Process",
+    requestTimeoutSeconds=120,
+    drainTimeoutSeconds=120,
+    queue={"maxLength": 0},
+    update={"maxSurge": 0, "maxUnavailable": 1},
+    placement={
+        "nodeSelector": {"kubernetes.io/arch": "amd64", "disk": ""},
+        "tolerations": [
+            {"operator": "Exists"},
+            {"key": "gpu", "value": "a100", "effect": "NoSchedule"},
+            {"key": "lost", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30},
+        ],
+        "priorityClassName": "high",
+    },
+    image="",
+)
+FULL_SERVICE = service(
+    description="Progression of diabetes",
+    image="registry/models/diabetes@sha256:" + "0" * 64,
+    script="",
+    init="package.module:load",
+    modules=["numpy", "sklearn.linear_model"],
+    warmup={"bmi": 0.06, "tags": ["a", None], "nested": {"deep": {"x": [1, 2.5, True, None]}}, "none": None},
+    inputs=[{"name": "bmi", "type": "numeric"}, {"name": "größe", "type": "data.frame"}],
+    outputs=[],
+    outputFiles=["plot.png", "out/.hidden"],
+    forkSafe=False,
+    env=[
+        {"name": "A", "value": "1"},
+        {"name": "B", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "token", "optional": True}}},
+        {"name": "C", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app.kubernetes.io/name']"}}},
+        {"name": "D", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}}},
+    ],
+    envFrom=[{"configMapRef": {"name": "settings"}}, {"prefix": "DB_", "secretRef": {"name": "db"}}],
+    volumes=[
+        {"name": "models", "persistentVolumeClaim": {"claimName": "models", "readOnly": True}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
+        {
+            "name": "labels",
+            "downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]},
+        },
+        {"name": "config", "configMap": {"name": "c", "items": [{"key": "a.txt", "path": "x/a.txt", "mode": 0o400}]}},
+        {
+            "name": "all",
+            "projected": {"sources": [{"secret": {"name": "keys"}}, {"configMap": {"name": "settings"}}]},
+        },
+    ],
+    volumeMounts=[
+        {"name": "models", "mountPath": "/models", "readOnly": True},
+        {"name": "shm", "mountPath": "/dev/shm"},
+        {"name": "all", "mountPath": "/etc/all", "subPath": "token"},
+    ],
+    imagePullSecrets=[{"name": "regcred"}],
+    serviceAccountName="models",
+    resources={"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"memory": 536870912, "nvidia.com/gpu": 1}},
+)
+
+
+@pytest.mark.parametrize("full", [FULL_POOL, FULL_SERVICE], ids=["pool", "service"])
+def test_every_field_is_kept_as_given(full: Object, place: str) -> None:
+    stored = tried(full, place)
+    missing = {field: value for field, value in full["spec"].items() if field not in stored["spec"]}
+    assert missing == {}
+    assert {
+        field: stored["spec"][field] for field in ("warmup", "volumes", "env", "inputs") if field in full["spec"]
+    } == {field: full["spec"][field] for field in ("warmup", "volumes", "env", "inputs") if field in full["spec"]}
+    model: type[SessionPool | WebService] = SessionPool if full["kind"] == "SessionPool" else WebService
+    assert model.model_validate(stored).spec == model.model_validate(full).spec
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["n" * 128, "ü" * 128, "糖尿病 スコア", "v1.0.0", "...", "a b", "50%", "a?b#c;d", "-_~", "Score"],
+    ids=[
+        "128_characters",
+        "128_umlauts",
+        "japanese",
+        "dots",
+        "three_dots",
+        "blank",
+        "percent",
+        "reserved",
+        "marks",
+        "plain",
+    ],
+)
+def test_a_name_is_whatever_a_path_segment_can_carry(key: str, place: str) -> None:
+    stored = tried(pool(serviceName=key, serviceVersion=key), place)
+    assert (stored["spec"]["serviceName"], stored["spec"]["serviceVersion"]) == (key, key)
+    assert tried(service(name=key, version=key), place)["spec"]["name"] == key
+
+
+EDGES = {
+    "no_sessions": pool(initialPoolSize=0, maxPoolSize=0),
+    "object_name_of_63": pool("n" * 63),
+    "generic_pool": generic_pool(image="registry/session:1"),
+    "bundle": service(code={"bundle": {"url": "https://host/b.tar.gz", "sha256": "0" * 64}}),
+    "script_from_config_map": service(code={"configMap": {"name": "code"}}, entrypoint=None, script="main.py"),
+    "image_path": service(code={"imagePath": "/app"}),
+    "files_64": service(code={"inline": {f"p/f{n}.py": "" for n in range(64)}}),
+    "file_of_512_kib": service(code={"inline": {"service.py": "#" * 512 * 1024}}),
+    "no_inputs": service(inputs=[], warmup={}),
+}
+
+
+@pytest.mark.parametrize("accepted", EDGES.values(), ids=EDGES.keys())
+def test_what_is_at_the_edge_is_accepted(accepted: Object, place: str) -> None:
+    stored = tried(accepted, place)
+    model: type[SessionPool | WebService] = SessionPool if accepted["kind"] == "SessionPool" else WebService
+    assert model.model_validate(stored).spec == model.model_validate(accepted).spec
+
+
+def test_no_warmup_and_a_warmup_without_inputs_are_two_things(place: str) -> None:
+    assert WebService.model_validate(tried(service(), place)).spec.warmup is None
+    assert WebService.model_validate(tried(service(warmup={}), place)).spec.warmup == {}
+
+
+# --- unknown fields -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("thing", "field"),
+    [
+        (pool(maxPoolsize=5), "spec.maxPoolsize"),
+        (pool(queue={"length": 5}), "spec.queue.length"),
+        (service(command=["sh"]), "spec.command"),
+        (service(volumes=[{"name": "root", "hostPath": {"path": "/"}}]), "spec.volumes[0].hostPath"),
+    ],
+    ids=["wrong_case", "nested", "not_offered", "host_path"],
+)
+def test_an_unknown_field_is_named_under_strict_validation(thing: Object, field: str, place: str) -> None:
+    with pytest.raises(KubectlError) as refused:
+        tried(thing, place)
+    assert f'strict decoding error: unknown field "{field}"' in str(refused.value)
+
+
+def test_an_unknown_field_is_pruned_without_validation(place: str) -> None:
+    stored = tried(service(command=["sh"], code={"inline": {"a.py": ""}, "git": "x"}), place, validate="ignore")
+    assert "command" not in stored["spec"]
+    assert stored["spec"]["code"] == {"inline": {"a.py": ""}}
+
+
+@pytest.mark.parametrize("source", ["hostPath", "csi", "nfs", "ephemeral", "image"])
+def test_a_volume_that_is_not_offered_is_refused_even_without_validation(source: str, place: str) -> None:
+    with pytest.raises(KubectlError, match="volume root must have exactly one source"):
+        tried(service(volumes=[{"name": "root", source: {}}]), place, validate="ignore")
+
+
+def test_a_service_account_token_cannot_be_projected(place: str) -> None:
+    token = {"sources": [{"serviceAccountToken": {"path": "token"}}]}
+    with pytest.raises(KubectlError, match="no other source is supported"):
+        tried(service(volumes=[{"name": "token", "projected": token}]), place, validate="ignore")
+
+
+# --- over time ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        (pool(), pool(serviceName="score"), "spec.serviceName: Forbidden: serviceName is immutable"),
+        (pool(), pool(serviceVersion="v2"), "spec.serviceVersion: Forbidden: serviceVersion is immutable"),
+        (pool(), pool(serviceName=None, serviceVersion=None), "spec.serviceName: Forbidden: serviceName is immutable"),
+        (generic_pool(), pool("generic"), "spec.serviceName: Forbidden: serviceName is immutable"),
+        (service(), service(name="score"), "spec.name: Forbidden: name is immutable"),
+        (service(), service(version="v2"), "spec.version: Forbidden: version is immutable"),
+    ],
+    ids=["name_of_pool", "version_of_pool", "pool_to_generic", "generic_to_pool", "name", "version"],
+)
+def test_the_key_is_immutable(before: Object, after: Object, says: str, namespace: str) -> None:
+    apply(before, namespace=namespace)
+    with pytest.raises(KubectlError) as refused:
+        apply(after, namespace=namespace)
+    assert f"{says}: create another object for another service or version" in str(refused.value)
+
+
+def test_everything_but_the_key_can_be_changed(namespace: str) -> None:
+    apply(pool(), service(), namespace=namespace)
+    apply(pool(maxPoolSize=7, isolation="Process"), service(entrypoint=None, script="service.py"), namespace=namespace)
+    assert get("sp", "score", namespace)["spec"]["maxPoolSize"] == 7
+    assert get("ws", "score", namespace)["spec"]["script"] == "service.py"
+
+
+def test_names_that_differ_in_case_only_are_two_services(namespace: str) -> None:
+    apply(service("upper", name="Score"), service("lower", name="score"), namespace=namespace)
+    assert get("ws", "upper", namespace)["spec"]["name"] == "Score"
+    assert get("ws", "lower", namespace)["spec"]["name"] == "score"
+
+
+def test_two_appliers_can_own_one_variable_each(namespace: str) -> None:
+    for name in ("A", "B"):
+        document = service(env=[{"name": name, "value": name}])
+        arguments = (
+            "apply",
+            "--server-side",
+            f"--field-manager={name.lower()}",
+            "--namespace",
+            namespace,
+            "--filename=-",
+        )
+        kubectl(*arguments, input=json.dumps(document))
+    assert [variable["name"] for variable in get("ws", "score", namespace)["spec"]["env"]] == ["A", "B"]
+
+
+# --- status and what kubectl shows ----------------------------------------------------------------------------
+
+READY = {
+    "type": "Ready",
+    "status": "True",
+    "reason": "AllNodesReady",
+    "message": "ready",
+    "observedGeneration": 1,
+    "lastTransitionTime": "2026-01-01T00:00:00Z",
+}
+POOL_STATUS = {
+    "observedGeneration": 1,
+    "state": "Pending",
+    "nodes": [{"name": "worker-1", "state": "Pending", "desired": 2, "ready": 0, "message": "ImagePullBackOff"}],
+    "nodeCounts": {"total": 1, "success": 0, "pending": 1, "notFound": 0},
+    "sessions": {"desired": 2, "ready": 0, "updated": 0},
+    "image": "registry/session@sha256:" + "0" * 64,
+    "revision": "abcdef",
+    "conditions": [READY | {"status": "False", "reason": "SessionsPending"}],
+}
+SERVICE_STATUS = {
+    "observedGeneration": 1,
+    "revision": "abcdef",
+    "pool": "dedicated",
+    "inputs": [{"name": "bmi", "type": "any", "required": True}],
+    "outputs": [{"name": "score", "type": "numeric", "required": True}],
+    "conditions": [READY],
+}
+
+
+def write_status(thing: Object, status: Object, namespace: str) -> None:
+    document = {key: thing[key] for key in ("apiVersion", "kind", "metadata")} | {"status": status}
+    arguments = (
+        "--server-side",
+        "--subresource=status",
+        "--field-manager=test",
+        "--namespace",
+        namespace,
+        "--filename=-",
+    )
+    kubectl("apply", *arguments, input=json.dumps(document))
+
+
+def test_a_complete_status_is_kept_and_read_back(namespace: str) -> None:
+    apply(pool(), service(), namespace=namespace)
+    write_status(pool(), POOL_STATUS, namespace)
+    write_status(service(), SERVICE_STATUS, namespace)
+    assert get("sp", "score", namespace)["status"] == POOL_STATUS
+    assert get("ws", "score", namespace)["status"] == SERVICE_STATUS
+    assert SessionPool.model_validate(get("sp", "score", namespace)).status.to_json() == POOL_STATUS
+    assert WebService.model_validate(get("ws", "score", namespace)).status.to_json() == SERVICE_STATUS
+
+
+def test_status_is_written_through_its_subresource_only(namespace: str) -> None:
+    apply(pool() | {"status": POOL_STATUS}, namespace=namespace)
+    assert "status" not in get("sp", "score", namespace)
+
+
+def test_status_gets_no_defaults_that_nobody_observed(namespace: str) -> None:
+    apply(pool(), namespace=namespace)
+    write_status(pool(), {"observedGeneration": 1, "sessions": {}}, namespace)
+    assert get("sp", "score", namespace)["status"] == {"observedGeneration": 1, "sessions": {}}
+
+
+def test_five_hundred_nodes_with_long_messages_fit(namespace: str) -> None:
+    apply(pool(), namespace=namespace)
+    nodes = [
+        {"name": f"{n:0>253}", "state": "Pending", "desired": 1, "ready": 0, "message": "m" * 1024} for n in range(500)
+    ]
+    write_status(pool(), POOL_STATUS | {"nodes": nodes}, namespace)
+    with pytest.raises(KubectlError, match=r"status\.nodes: Too many: 501: must have at most 500 items"):
+        write_status(pool(), POOL_STATUS | {"nodes": [*nodes, nodes[0]]}, namespace)
+
+
+def test_kubectl_get_shows_what_matters(namespace: str) -> None:
+    apply(pool(), service(), namespace=namespace)
+    write_status(pool(), POOL_STATUS, namespace)
+    write_status(service(), SERVICE_STATUS, namespace)
+
+    def table(kind: str) -> list[list[str]]:
+        return [line.split() for line in kubectl("get", kind, "--namespace", namespace).stdout.splitlines()]
+
+    header, row = table("sp")
+    assert header == ["NAME", "SERVICE", "VERSION", "STATE", "READY", "DESIRED", "AGE"]
+    assert row[:-1] == ["score", "Score", "v1", "Pending", "0", "2"]
+    header, row = table("ws")
+    assert header == ["NAME", "SERVICE", "VERSION", "POOL", "READY", "AGE"]
+    assert row[:-1] == ["score", "Score", "v1", "dedicated", "True"]
+    both = kubectl("get", "session-pools", "--namespace", namespace, "--output=name").stdout.split()
+    assert both == ["sessionpool.sessionpools.dev/score", "webservice.sessionpools.dev/score"]
+
+
+def test_kubectl_explain_reads_as_documentation(crds: None) -> None:
+    explained = " ".join(kubectl("explain", "sp.spec.drainTimeoutSeconds").stdout.split())
+    assert "How long a session that shall end may finish its call; at least requestTimeoutSeconds." in explained
+    every = kubectl("explain", "sp", "--recursive").stdout + kubectl("explain", "ws", "--recursive").stdout
+    assert "scale" not in every
+    assert "<no description>" not in kubectl("explain", "ws.spec").stdout
+
+
+def test_there_is_no_scale_subresource(namespace: str) -> None:
+    apply(pool(), namespace=namespace)
+    done = kubectl("scale", "sp/score", "--replicas=3", "--namespace", namespace, check=False)
+    assert done.returncode != 0
