@@ -1,8 +1,11 @@
 """The rights that the chart grants: no more than the controller uses, in both of its modes."""
 
+import re
+
 import pytest
 
 from support.manifests import Object, chart, of_kind, the
+from support.tools import ROOT
 
 NAMESPACED = {"watch": {"namespaces": ["blue", "green"]}}
 
@@ -49,6 +52,17 @@ def test_with_namespaces_it_has_them_there_and_cluster_wide_only_nodes() -> None
         "green": IN_A_NAMESPACE,
     }
     assert [b["metadata"]["namespace"] for b in bindings] == ["blue", "green"]
+
+
+def test_the_security_page_lists_them_all() -> None:
+    page = (ROOT / "docs/operations/security.md").read_text().split("## What users may do")[0]
+    listed = {
+        (resource, verb.strip())
+        for row in re.findall(r"^\| (`.*`) \| ([a-z, ]+) \|", page, re.MULTILINE)
+        for resource in re.findall(r"`([^`]+)`", row[0])
+        for verb in row[1].split(",")
+    }
+    assert listed == {(resource, verb) for _, resource, verb in NODES | IN_A_NAMESPACE}
 
 
 @pytest.mark.parametrize("values", [{}, NAMESPACED], ids=["cluster", "namespaced"])
