@@ -38,14 +38,13 @@ async def test_a_pool_is_filled_with_exactly_its_initial_sessions(sim: Simulatio
 
 async def test_an_idle_controller_writes_nothing(sim: Simulation) -> None:
     await filled(sim)
-    await sim.until(lambda: sim.condition("Ready").get("status") == "True")
-    await asyncio.sleep(0.3)
-    assert await sim.quiet() == 0
+    await sim.comes_to_rest()
+    assert await sim.quiet(1.0) == 0
 
 
 async def test_heartbeats_of_nodes_cause_no_write(sim: Simulation) -> None:
     await filled(sim)
-    await asyncio.sleep(0.3)
+    await sim.comes_to_rest()
     before = len(sim.server.writes())
     for beat in range(5):
         sim.server.store.edit(NODES, "worker-1", {"metadata": {"annotations": {"beat": str(beat)}}})
@@ -127,7 +126,7 @@ async def test_a_pool_deleted_while_the_watch_was_down_is_not_refilled(sim: Simu
     sim.server.store.delete(SESSION_POOLS, "score", NAMESPACE)
     sim.server.resume_watches(lost=True)
     await sim.until(lambda: not sim.pods(alive=False) and sim.app and len(sim.app.store.pools) == 0)
-    assert await sim.quiet() == 0
+    await sim.comes_to_rest()
     assert len(creates(sim)) == made
 
 

@@ -158,3 +158,10 @@ class Simulation:
         before = len(self.server.writes())
         await asyncio.sleep(seconds)
         return len(self.server.writes()) - before
+
+    async def comes_to_rest(self, within_seconds: float = 5.0, for_seconds: float = 0.4) -> None:
+        """Nothing is written any more: the last write follows within `within_seconds`."""
+        end = time.monotonic() + within_seconds
+        while await self.quiet(for_seconds):
+            if time.monotonic() > end:
+                raise AssertionError(f"still writing after {within_seconds} s: {self.server.writes()[-3:]}")
