@@ -141,9 +141,9 @@ class Store:
         if sent_meta.get("resourceVersion") not in (None, "", meta["resourceVersion"]):
             modified = "the object has been modified; please apply your changes to the latest version and try again"
             raise objects.conflict(resource, name, modified)
-        if sent_meta.get("uid") not in (None, "", meta["uid"]):
-            why = f"Precondition failed: UID in precondition: {sent_meta['uid']}, UID in object meta: {meta['uid']}"
-            raise objects.conflict(resource, name, why)
+        if subresource != "status" and sent_meta.get("uid") not in (None, "", meta["uid"]):
+            problem = f'metadata.uid: Invalid value: "{sent_meta["uid"]}": field is immutable'
+            raise objects.invalid(resource, name, problem)
         if subresource == "status":
             if resource not in objects.WITH_STATUS:
                 raise Refused(404, "NotFound", "the server could not find the requested resource")

@@ -42,8 +42,9 @@ from sessionpools.kube.protocol import (
 WRITES_IN_FLIGHT: Final = 16
 CALL_TIMEOUT_SECONDS: Final = 30.0  # the API server gives up on a request of its own after 60 s
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
-# The API server sends a bookmark about every 60 s. A watch that is silent for longer is a connection that nobody told
-# us is gone (a NAT table, a failed-over load balancer). It is begun again where it was, which costs one request.
+# The API server sends a bookmark about every 60 s, but promises none. A watch that is silent for longer may be a
+# connection that nobody told us is gone (a NAT table, a failed-over load balancer), so it is ended: to begin it again
+# where it was costs one request, and shows.
 WATCH_SILENCE_SECONDS: Final = 90.0
 KEEP_ALIVE_SECONDS: Final = 60.0  # the API server closes idle connections after 90 s; we must be first
 ATTEMPTS: Final = 4
@@ -205,7 +206,9 @@ class HttpKubeApi:
         path = resource.path(namespace)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECONDS, sock_read=self._silence)
         with _failures_as_kube_errors("WATCH", path):
-            async with await self._admitted("watch", "GET", resource, path, query, timeout=timeout) as response:
+            async with asyncio.timeout(self._timeout.total):
+                response = await self._admitted("watch", "GET", resource, path, query, timeout=timeout)
+            async with response:
                 async for line in _lines(response.content):
                     event = json.loads(line)
                     if event["type"] == "ERROR":
@@ -354,9 +357,18 @@ def _failures_as_kube_errors(method: str, path: str) -> Iterator[None]:
 
 
 async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """Whole lines, however long: StreamReader's own iteration refuses lines over 128 KiB, and a ConfigMap has 1 MiB."""
+    """Whole lines, however long, until the end or silence.
+
+    StreamReader's own iteration refuses lines over 128 KiB, and a ConfigMap may have 1 MiB.
+    """
     pending: list[bytes] = []
-    async for chunk in stream.iter_any():
+    while True:
+        try:
+            chunk = await stream.readany()
+        except aiohttp.SocketTimeoutError:
+            return
+        if not chunk:
+            return
         *whole, rest = chunk.split(b"\n")
         if whole:
             pending.append(whole[0])

@@ -215,8 +215,9 @@ class KubeApi(Protocol):
     ) -> AsyncGenerator[WatchEvent, None]:
         """What happened after `resource_version`, bookmarks included, until the server ends it after `timeout_seconds`.
 
-        Raises Gone when that is too long ago, at once or in the middle, and Unreachable when nothing at all was heard
-        for longer than a live server would be silent. Close the iterator (contextlib.aclosing) to end it earlier.
+        It also ends when nothing at all was heard for longer than a live server is silent: go on with another from
+        where this one was. Raises Gone when that is too long ago, at once or in the middle, and Unreachable when the
+        connection breaks. Close the iterator (contextlib.aclosing) to end it earlier.
         """
         ...
 
