@@ -94,7 +94,9 @@ class Supervisor:
             self.log("phase", phase=phase)
 
     def fail(self, summary: str, details: str = "") -> None:
-        """End the pod: it cannot do what it is for."""
+        """End the pod: it cannot do what it is for. What fails in its wake is not the reason."""
+        if self.phase == "failed":
+            return
         self.message = summary
         self._set_phase("failed")
         self.log("failed", level="error", message=summary)
@@ -237,6 +239,8 @@ class Supervisor:
     # --- what the keeper asks ---------------------------------------------------------------------------------------
 
     def can_start(self) -> bool:
+        if self.phase == "failed":
+            return False
         if self.each_for_itself:
             # Interpreters that start together on few processors all start late.
             return sum(not session.serving for session in self.keeper.sessions()) < self.cpus
@@ -309,16 +313,17 @@ class Supervisor:
         body = json.dumps(self.spec.warmup).encode()
         host = self.paths.host or "127.0.0.1"
 
-        def done(problem: str) -> None:
+        def done(problem: str | None) -> None:
             self.calls.pop(slot.number, None)
             if slot.session is not session:
                 return
             slot.row.words[state.WARMING] = 0
-            if not problem:
+            if problem:
+                self.fail(f"{problem} (warmup)")
+            elif problem == "":
                 session.answered = True
                 self._consider_ready()
-            elif slot.row.words[state.STATE] == state.IDLE and os.path.exists(f"/proc/{session.pid}"):
-                self.fail(f"{problem} (warmup)")
+            # else it died, which is about to be told
 
         self.calls[slot.number] = WarmUpCall(self.loop, host, slot.port, body, done)
 

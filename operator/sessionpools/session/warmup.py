@@ -13,9 +13,9 @@ from sessionpools.session.loop import Loop
 
 
 class WarmUpCall:
-    """One POST. `done` gets "" when the service answered with success, else what it answered."""
+    """One POST. `done` gets "" when the service answered with success, else what it answered; None for no answer."""
 
-    def __init__(self, loop: Loop, host: str, port: int, body: bytes, done: Callable[[str], None]) -> None:
+    def __init__(self, loop: Loop, host: str, port: int, body: bytes, done: Callable[[str | None], None]) -> None:
         self._loop = loop
         self._done = done
         self._answer = bytearray()
@@ -30,9 +30,8 @@ class WarmUpCall:
             self._sock.connect((host, port))
         except BlockingIOError:
             pass
-        except OSError as error:
-            # Told later: the caller does not have this object yet.
-            loop.call_later(0, lambda text=str(error): self._finish(text))  # type: ignore[misc]
+        except OSError:
+            loop.call_later(0, lambda: self._finish(None))  # later: the caller does not have this object yet
             return
         loop.writable(self._sock.fileno(), self._write)
 
@@ -48,8 +47,8 @@ class WarmUpCall:
             sent = self._sock.send(self._out)
         except BlockingIOError:
             return
-        except OSError as error:
-            self._finish(str(error))
+        except OSError:
+            self._finish(None)
             return
         self._out = self._out[sent:]
         if not self._out:
@@ -60,26 +59,26 @@ class WarmUpCall:
             data = self._sock.recv(1 << 16)
         except BlockingIOError:
             return
-        except OSError as error:
-            self._finish(str(error))
+        except OSError:
+            self._finish(None)
             return
         if data:
             self._answer += data
         else:
             self._finish(problem(bytes(self._answer)))
 
-    def _finish(self, text: str) -> None:
+    def _finish(self, text: str | None) -> None:
         done = self._done
         self.cancel()
         done(text)
 
 
-def problem(answer: bytes) -> str:
-    """What is wrong with an answer; "" for nothing."""
+def problem(answer: bytes) -> str | None:
+    """What is wrong with an answer; "" for nothing, None when there is none."""
     head, _, body = answer.partition(b"\r\n\r\n")
     status = head.split(b" ", 2)[1:2]
     if not status:
-        return "the session closed the connection without an answer"
+        return None
     try:
         content = json.loads(body)
     except ValueError:
@@ -90,5 +89,5 @@ def problem(answer: bytes) -> str:
     return str(message)
 
 
-def _ignore(text: str) -> None:
+def _ignore(text: str | None) -> None:
     del text

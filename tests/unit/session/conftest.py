@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+
 from unit.session.runtime_pod import Pod
 
 

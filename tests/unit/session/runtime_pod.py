@@ -8,7 +8,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -16,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from socket import SO_REUSEADDR, SOL_SOCKET, create_connection, socket
 from typing import Any, TypeVar
 
 OPERATOR = Path(__file__).resolve().parents[3] / "operator"
@@ -44,8 +44,8 @@ def free_ports() -> int:
         with contextlib.ExitStack() as stack:
             try:
                 for port in range(base, base + _SLOTS):
-                    sock = stack.enter_context(socket.socket())
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    sock = stack.enter_context(socket())
+                    sock.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
                     sock.bind(("127.0.0.1", port))
             except OSError:
                 continue
@@ -240,11 +240,11 @@ class Pod:
             return post(connection, inputs, headers)
 
     @contextlib.contextmanager
-    def socket(self, slot: int = 0) -> Iterator[socket.socket]:
-        with socket.create_connection(("127.0.0.1", self.base_port + slot), timeout=30) as sock:
+    def dial(self, slot: int = 0) -> Iterator[socket]:
+        with create_connection(("127.0.0.1", self.base_port + slot), timeout=30) as sock:
             yield sock
 
-    def begin(self, sock: socket.socket, inputs: Any) -> None:
+    def begin(self, sock: socket, inputs: Any) -> None:
         """Send a request and do not wait for its answer."""
         body = json.dumps(inputs).encode()
         sock.sendall(b"POST / HTTP/1.1\r\nHost: s\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
@@ -259,7 +259,7 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-def read_answer(sock: socket.socket) -> Reply:
+def read_answer(sock: socket) -> Reply:
     response = http.client.HTTPResponse(sock)
     response.begin()
     return Reply(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())

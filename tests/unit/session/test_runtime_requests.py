@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -9,8 +10,10 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+
 from unit.session.conftest import StartPod
 from unit.session.runtime_pod import POOL, Pod, alive, eventually, post, read_answer
 
@@ -42,8 +45,7 @@ MIB = 1 << 20
 
 
 def rss(pid: int) -> int:
-    with open(f"/proc/{pid}/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def read_until_closed(sock: socket.socket) -> bytes:
@@ -53,7 +55,7 @@ def read_until_closed(sock: socket.socket) -> bytes:
     return data
 
 
-# --- one request at a time ----------------------------------------------------------------------------------------------
+# --- one request at a time --------------------------------------------------------------------------------------------
 
 
 def test_requests_on_concurrent_connections_of_a_slot_run_one_after_the_other(start_pod: StartPod) -> None:
@@ -65,7 +67,7 @@ def test_requests_on_concurrent_connections_of_a_slot_run_one_after_the_other(st
 
     with ThreadPoolExecutor(8) as pool:
         intervals = sorted(pool.map(call, range(16)))
-    assert all(before[1] <= after[0] for before, after in zip(intervals, intervals[1:], strict=False))
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(intervals))
 
 
 def test_several_connections_are_kept_alive_on_one_slot(start_pod: StartPod) -> None:
@@ -78,7 +80,7 @@ def test_several_connections_are_kept_alive_on_one_slot(start_pod: StartPod) -> 
 
 def test_a_slow_upload_holds_up_nobody_else(start_pod: StartPod) -> None:
     pod = start_pod(SERVICE)
-    with pod.socket() as slow:
+    with pod.dial() as slow:
         slow.sendall(b"POST / HTTP/1.1\r\nHost: s\r\nContent-Length: 100\r\n\r\n{")
         assert pod.call({}).status == 200
         slow.sendall(b"}" + b" " * 98)
@@ -94,14 +96,14 @@ def test_an_answer_carries_the_request_id_and_the_time_it_took(start_pod: StartP
     assert 50 <= float(milliseconds) < 1000
 
 
-# --- deadlines ----------------------------------------------------------------------------------------------------------
+# --- deadlines --------------------------------------------------------------------------------------------------------
 
 
 def test_an_upload_of_a_byte_a_second_is_closed_at_its_deadline_and_the_session_lives(start_pod: StartPod) -> None:
     pod = start_pod(SERVICE)
     pid = pod.call({}).answer
     began = time.monotonic()
-    with pod.socket() as slow:
+    with pod.dial() as slow:
         slow.sendall(b"POST / HTTP/1.1\r\nHost: s\r\nContent-Length: 1000\r\n\r\n")
         stop = threading.Event()
 
@@ -125,7 +127,7 @@ def test_an_upload_of_a_byte_a_second_is_closed_at_its_deadline_and_the_session_
 def test_a_body_that_is_cut_off_ends_its_connection_only(start_pod: StartPod) -> None:
     pod = start_pod(SERVICE)
     pid = pod.call({}).answer
-    with pod.socket() as sock:
+    with pod.dial() as sock:
         sock.sendall(b'POST / HTTP/1.1\r\nHost: s\r\nContent-Length: 1000\r\n\r\n{"what"')
     assert pod.call({}).answer == pid
 
@@ -145,7 +147,7 @@ def test_a_request_that_takes_too_long_ends_its_session_and_what_that_started(st
     pod = start_pod(SERVICE, settings={"requestTimeoutSeconds": 0.3})
     pid = pod.call({}).answer
     note = pod.work / "child"
-    with pod.socket() as sock:
+    with pod.dial() as sock:
         body = {"what": "child", "data": str(note)}
         pod.begin(sock, body)
         child = int(eventually(lambda: note.exists() and note.read_text()))
@@ -157,14 +159,14 @@ def test_a_request_that_takes_too_long_ends_its_session_and_what_that_started(st
     assert not alive(pid)
 
 
-# --- a caller that goes -------------------------------------------------------------------------------------------------
+# --- a caller that goes -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("what", ["sleep", "loop", "c"])
 def test_a_session_ends_when_its_caller_is_gone(start_pod: StartPod, what: str) -> None:
     pod = start_pod(SERVICE)
     pid = pod.call({}).answer
-    with pod.socket() as sock:
+    with pod.dial() as sock:
         pod.begin(sock, {"what": what, "seconds": 300})
         pod.wait_slot(0, state="busy")
     began = time.monotonic()
@@ -181,13 +183,13 @@ def test_a_caller_that_goes_after_its_answer_ends_nothing(start_pod: StartPod) -
 def test_what_a_gone_callers_request_started_ends_too(start_pod: StartPod) -> None:
     pod = start_pod(SERVICE)
     note = pod.work / "child"
-    with pod.socket() as sock:
+    with pod.dial() as sock:
         pod.begin(sock, {"what": "child", "data": str(note)})
         child = int(eventually(lambda: note.exists() and note.read_text()))
     eventually(lambda: not alive(child))
 
 
-# --- large bodies -------------------------------------------------------------------------------------------------------
+# --- large bodies -----------------------------------------------------------------------------------------------------
 
 
 def test_63_mib_in_and_out_and_the_memory_comes_back(start_pod: StartPod) -> None:
@@ -201,7 +203,7 @@ def test_63_mib_in_and_out_and_the_memory_comes_back(start_pod: StartPod) -> Non
     assert pod.call({}).answer == pid
 
 
-def test_63_mib_by_curl_with_expect_100_continue(start_pod: StartPod, tmp_path: os.PathLike[str]) -> None:
+def test_63_mib_by_curl_with_expect_100_continue(start_pod: StartPod) -> None:
     pod = start_pod(SERVICE)
     file = pod.directory / "body"
     file.write_text('{"what": "length", "data": "' + "x" * (63 * MIB) + '"}')
@@ -226,7 +228,7 @@ def test_63_mib_by_curl_with_expect_100_continue(start_pod: StartPod, tmp_path: 
 
 def test_a_chunked_body_is_read(start_pod: StartPod) -> None:
     pod = start_pod(SERVICE)
-    with pod.socket() as sock:
+    with pod.dial() as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n")
         for piece in (b'{"what": ', b'"length", "data": ', b'"abc"}'):
             sock.sendall(b"%x\r\n%s\r\n" % (len(piece), piece))
@@ -244,7 +246,7 @@ def test_two_large_uploads_at_once_are_read_one_after_the_other(start_pod: Start
 
 def test_more_than_64_mib_announced_is_refused_unread(start_pod: StartPod) -> None:
     pod = start_pod(SERVICE)
-    with pod.socket() as sock:
+    with pod.dial() as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nHost: s\r\nContent-Length: %d\r\n\r\n" % (64 * MIB + 1))
         reply = read_answer(sock)
         assert reply.status == 413
@@ -256,7 +258,7 @@ def test_more_than_64_mib_announced_is_refused_unread(start_pod: StartPod) -> No
 def test_more_than_64_mib_in_chunks_is_refused(start_pod: StartPod) -> None:
     pod = start_pod(SERVICE)
     pid = pod.call({}).answer
-    with pod.socket() as sock:
+    with pod.dial() as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n")
         try:
             for _ in range(65):
@@ -268,7 +270,7 @@ def test_more_than_64_mib_in_chunks_is_refused(start_pod: StartPod) -> None:
     assert pod.call({}).answer == pid
 
 
-# --- refusals -----------------------------------------------------------------------------------------------------------
+# --- refusals ---------------------------------------------------------------------------------------------------------
 
 
 def test_other_methods_are_answered_405_and_the_connection_stays(start_pod: StartPod) -> None:
@@ -286,7 +288,7 @@ def test_other_methods_are_answered_405_and_the_connection_stays(start_pod: Star
 
 def test_a_request_for_another_pool_is_refused_unread(start_pod: StartPod) -> None:
     pod = start_pod(SERVICE)
-    with pod.socket() as sock:
+    with pod.dial() as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nHost: s\r\nX-Session-Pool: other/1\r\nContent-Length: 1000\r\n\r\n")
         reply = read_answer(sock)
     assert reply.status == 425
@@ -314,7 +316,7 @@ def test_what_is_no_request_gets_a_status_and_ends_its_connection_only(
     start_pod: StartPod, request_bytes: bytes, status: bytes
 ) -> None:
     pod = start_pod(SERVICE)
-    with pod.socket() as sock:
+    with pod.dial() as sock:
         sock.sendall(request_bytes)
         assert read_until_closed(sock).split(b" ")[1] == status
     assert pod.call({}).status == 200
@@ -322,7 +324,7 @@ def test_what_is_no_request_gets_a_status_and_ends_its_connection_only(
 
 def test_http_1_0_closes_unless_asked_to_keep_alive(start_pod: StartPod) -> None:
     pod = start_pod(SERVICE)
-    with pod.socket() as sock:
+    with pod.dial() as sock:
         sock.sendall(b"POST / HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\n{}")
         assert read_answer(sock).headers["connection"] == "keep-alive"
         sock.sendall(b"POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}")
@@ -331,19 +333,19 @@ def test_http_1_0_closes_unless_asked_to_keep_alive(start_pod: StartPod) -> None
 
 def test_requests_that_came_in_one_piece_are_all_answered(start_pod: StartPod) -> None:
     pod = start_pod(SERVICE)
-    with pod.socket() as sock:
+    with pod.dial() as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nHost: s\r\nContent-Length: 2\r\n\r\n{}" * 2)
         assert read_answer(sock).status == 200
         assert read_answer(sock).status == 200
 
 
-# --- drain --------------------------------------------------------------------------------------------------------------
+# --- drain ------------------------------------------------------------------------------------------------------------
 
 
 def test_sigterm_lets_the_running_request_finish_and_says_close(start_pod: StartPod) -> None:
     pod = start_pod(SERVICE, settings={"initialPoolSize": 2, "maxPoolSize": 3})
     assert pod.process is not None
-    with pod.socket() as sock:
+    with pod.dial() as sock:
         pod.begin(sock, {"what": "sleep", "seconds": 1.0})
         pod.wait_slot(0, state="busy")
         pod.process.send_signal(signal.SIGTERM)
@@ -382,7 +384,7 @@ def test_a_request_that_outlasts_the_drain_is_ended(start_pod: StartPod) -> None
     pod: Pod = start_pod(SERVICE, settings={"drainTimeoutSeconds": 0.5})
     assert pod.process is not None
     pid = pod.call({}).answer
-    with pod.socket() as sock:
+    with pod.dial() as sock:
         pod.begin(sock, {"what": "loop"})
         pod.wait_slot(0, state="busy")
         pod.process.send_signal(signal.SIGTERM)

@@ -6,8 +6,10 @@ import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+
 from unit.session.conftest import StartPod
 from unit.session.runtime_pod import Pod, alive, eventually, post, read_answer
 
@@ -26,7 +28,7 @@ def pid_of(pod: Pod, slot: int = 0) -> int:
 def test_initial_slots_hold_sessions_and_the_others_are_empty_but_open(start_pod: StartPod) -> None:
     pod = start_pod(ECHO, settings={"initialPoolSize": 2, "maxPoolSize": 4})
     assert [row["state"] for row in pod.view()["sessions"]] == ["idle", "idle", "empty", "empty"]
-    with pod.socket(3):
+    with pod.dial(3):
         pass  # no connection is refused
 
 
@@ -95,7 +97,7 @@ def test_a_session_orphaned_by_its_template_is_reaped_and_replaced(start_pod: St
     os.kill(session, signal.SIGKILL)
     new = pod.wait_new_session(0, session)
     assert new["lastEnd"] == "killed by SIGKILL"
-    assert not os.path.exists(f"/proc/{session}")
+    assert not Path(f"/proc/{session}").exists()  # no zombie either
 
 
 def test_a_session_killed_together_with_its_template_is_replaced(start_pod: StartPod) -> None:
@@ -133,7 +135,7 @@ def test_a_larger_initial_size_adds_sessions(start_pod: StartPod) -> None:
 
 def test_a_smaller_maximum_closes_slots_and_finishes_what_runs(start_pod: StartPod) -> None:
     pod = start_pod(ECHO, settings={"initialPoolSize": 3, "maxPoolSize": 3})
-    with pod.socket(2) as busy:
+    with pod.dial(2) as busy:
         pod.begin(busy, {"seconds": 2.5})
         pod.wait_slot(2, state="busy")
         pod.change(initialPoolSize=1, maxPoolSize=1)
@@ -141,7 +143,7 @@ def test_a_smaller_maximum_closes_slots_and_finishes_what_runs(start_pod: StartP
     assert reply.status == 200
     assert reply.headers["connection"] == "close"
     eventually(lambda: len(pod.view()["sessions"]) == 1)
-    with pytest.raises(ConnectionRefusedError), pod.socket(1):
+    with pytest.raises(ConnectionRefusedError), pod.dial(1):
         pass
     assert pid_of(pod, 0)
 
