@@ -70,7 +70,9 @@ def test_kustomize_builds_it_and_every_object_is_valid(folder: Path) -> None:
     objects = kustomization(folder)
     for o in objects:
         validate(o)
-    assert {"Namespace", "WebService", "SessionPool"} <= {o["kind"] for o in objects}
+    # in the order in which they are applied: each after what it names
+    assert [o["kind"] for o in objects if o["kind"] != "ConfigMap"] == ["Namespace", "WebService", "SessionPool"]
+    assert [o["kind"] for o in objects].index("WebService") == len(objects) - 2
 
 
 @each_example
