@@ -1,0 +1,50 @@
+"""End-to-end: the chart as installed by scripts/deploy, on the real cluster `sessionpools-test`."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from support.cluster import get, kubectl, temporary_namespace
+from support.pools import PodProxy, pod_proxy
+
+
+@pytest.fixture(scope="session", autouse=True)
+def controller(kube_context: str) -> None:
+    """The controller runs. `make test` has installed it."""
+    done = kubectl(
+        "rollout", "status", "deployment/session-pools-controller", "-n", "session-pools", "--timeout=60s", check=False
+    )
+    if done.returncode:
+        pytest.fail(f"Session Pools is not installed: {done.stderr.strip()}\n`make deploy` installs it.", pytrace=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_controller_restart(controller: None) -> Iterator[None]:
+    """Whatever the tests do, the controller does not crash."""
+
+    def restarts() -> int:
+        selector = "app.kubernetes.io/component=controller"
+        pods = kubectl("get", "pods", "-n", "session-pools", "-l", selector, "-o", "name").stdout.split()
+        return sum(
+            status["restartCount"]
+            for pod in pods
+            for status in get("pod", pod.removeprefix("pod/"), "session-pools")["status"].get("containerStatuses", [])
+        )
+
+    before = restarts()
+    yield
+    assert restarts() == before
+
+
+@pytest.fixture(scope="session")
+def proxy(kube_context: str) -> Iterator[PodProxy]:
+    with pod_proxy() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def restricted() -> Iterator[str]:
+    """A namespace of the module's own that enforces the pod security standard `restricted`."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    with temporary_namespace("e2e", labels=labels) as name:
+        yield name
