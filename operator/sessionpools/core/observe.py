@@ -104,7 +104,7 @@ def _unscheduled(condition: Mapping[str, Any]) -> Failure | None:
 
 
 def _terminated(ended: Mapping[str, Any]) -> Failure:
-    message = _line(ended.get("message", ""))
+    message = _summary(ended.get("message", ""))
     if ended.get("reason") == "OOMKilled":
         return Failure(
             "OOMKilled", message if message.startswith("OOMKilled") else "OOMKilled: the memory limit is too low"
@@ -119,6 +119,13 @@ def _ended_at(status: Mapping[str, Any], container: Mapping[str, Any], metadata:
     finished = ((container.get("state") or {}).get("terminated") or {}).get("finishedAt")
     transitions = [c["lastTransitionTime"] for c in status.get("conditions") or [] if c.get("lastTransitionTime")]
     return _seconds(finished or max(transitions, default=None) or metadata.get("creationTimestamp"))
+
+
+def _summary(message: str) -> str:
+    """The first line, which the session runtime writes for this. A container that ended without the runtime's word has
+    the end of its log there instead (FallbackToLogsOnError): then the last line says what happened."""
+    lines = [line for line in message.splitlines() if line.strip()] or [""]
+    return _line(lines[-1] if lines[0].startswith(("Traceback", "{")) else lines[0])
 
 
 def _line(text: str) -> str:

@@ -80,6 +80,12 @@ def test_the_exception_that_ended_the_warm_up_is_read_from_the_termination_log(w
     )
 
 
+def test_of_a_log_that_stands_in_for_the_termination_log_the_last_line_is_taken() -> None:
+    message = 'Traceback (most recent call last):\n  File "x.py"\nKeyError: 3\n'
+    found = failure({"containerStatuses": [container(state={"terminated": {"exitCode": 1, "message": message}})]})
+    assert found == Failure("SessionFailed", "KeyError: 3")
+
+
 @pytest.mark.parametrize("reason", ["StartTimeout", "EntrypointNotFound", "EntrypointInvalid", "SyntaxError"])
 def test_causes_of_their_own_keep_their_reason(reason: str) -> None:
     ended = {"terminated": {"exitCode": 1, "reason": "Error", "message": f"{reason}: init took longer than 600 s"}}
