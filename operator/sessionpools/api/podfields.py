@@ -150,15 +150,15 @@ _DOWNWARD_ITEMS = array(
     "The files.",
 )
 
-_SOURCES = ("configMap", "secret", "emptyDir", "persistentVolumeClaim", "projected", "downwardAPI")
+SOURCES = ("configMap", "secret", "emptyDir", "persistentVolumeClaim", "projected", "downwardAPI")
 
 VOLUMES = array(
     32,
     record(
         "A volume; exactly one of the sources.",
         rule(
-            _one_of(*_SOURCES),
-            f"volume %s must have exactly one source of {', '.join(_SOURCES)}; no other source is supported",
+            _one_of(*SOURCES),
+            f"volume %s must have exactly one source of {', '.join(SOURCES)}; no other source is supported",
             "self.name",
         ),
         required=("name",),
@@ -231,7 +231,7 @@ VOLUMES = array(
         ),
         downwardAPI=record("Fields of the pod, a file each.", items=_DOWNWARD_ITEMS, defaultMode=_MODE),
     ),
-    f"Volumes of the session pods, as in a pod: {', '.join(_SOURCES)}.",
+    f"Volumes of the session pods, as in a pod: {', '.join(SOURCES)}.",
     key="name",
 )
 

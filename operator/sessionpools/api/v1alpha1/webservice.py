@@ -45,6 +45,8 @@ class Parameter(Model):
 class SignatureParameter(Parameter):
     """An input or output as the running service has it."""
 
+    name: Annotated[str, Schema(maxLength=512)]
+    """The argument's or output's name."""
     type: ParameterType
     """As in spec; any: the function does not say."""
     required: bool = True
