@@ -1,29 +1,19 @@
 """What the API server does, proved of the in-process one and of a real one by the same tests.
 
-A test here is a promise that the controller and its simulation rely on. The real cluster is the kubeconfig's context
-SESSIONPOOLS_TEST_CONTEXT (kind-sessionpools-test); without it that half is skipped.
+A test here is a promise that the controller and its simulation rely on. For the real cluster see support.cluster.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import json
-import os
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
-from sessionpools.kube.client import connect
 from sessionpools.kube.protocol import (
     CONFIG_MAPS,
-    NAMESPACES,
-    NODES,
     PODS,
     SESSION_POOLS,
     AlreadyExists,
@@ -31,166 +21,11 @@ from sessionpools.kube.protocol import (
     Gone,
     Invalid,
     Json,
-    KubeApi,
     NotFound,
     Resource,
-    Unreachable,
     WatchEvent,
 )
-from support.apiserver import ApiServer
-from support.kubelet import Kubelet, make_node
-
-CONTEXT = os.environ.get("SESSIONPOOLS_TEST_CONTEXT", "kind-sessionpools-test")
-SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount")
-
-
-@dataclass
-class Cluster:
-    api: KubeApi
-    namespace: str
-    node: str  # one that runs pods
-    fake: ApiServer | None = None
-
-    def config_map(self, name: str, labels: dict[str, str] | None = None, **metadata: Any) -> Json:
-        return {"metadata": {"name": name, "labels": labels or {}, **metadata}, "data": {"key": "value"}}
-
-    async def create(self, name: str, labels: dict[str, str] | None = None, **metadata: Any) -> Json:
-        return await self.api.create(CONFIG_MAPS, self.config_map(name, labels, **metadata), namespace=self.namespace)
-
-    async def get(self, name: str, resource: Resource = CONFIG_MAPS) -> Json:
-        return await self.api.get(resource, name, namespace=self.namespace)
-
-    async def delete(self, name: str, resource: Resource = CONFIG_MAPS, **options: Any) -> None:
-        await self.api.delete(resource, name, namespace=self.namespace, **options)
-
-    async def patch(self, name: str, body: Json, resource: Resource = CONFIG_MAPS) -> Json:
-        return await self.api.merge_patch(resource, name, body, namespace=self.namespace)
-
-    async def apply_status(self, name: str, status: Json, manager: str) -> Json:
-        body = {"status": status}
-        return await self.api.apply_status(
-            SESSION_POOLS, name, body, namespace=self.namespace, field_manager=manager
-        )  # fmt: skip
-
-    async def pool(self, name: str) -> Json:
-        spec = {"serviceName": name, "serviceVersion": "v1", "initialPoolSize": 1, "maxPoolSize": 2}
-        return await self.api.create(SESSION_POOLS, {
-            "apiVersion": SESSION_POOLS.api_version, "kind": SESSION_POOLS.kind,
-            "metadata": {"name": name}, "spec": spec, "status": {"state": "Success"},
-        }, namespace=self.namespace)  # fmt: skip
-
-    async def pod(self, name: str, *, bound: bool, **metadata: Any) -> Json:
-        """A pod that never runs: on no node, or on one that may not pull its image."""
-        container = {"name": "main", "image": "contract.test/none:1", "imagePullPolicy": "Never"}
-        spec: Json = {"containers": [container], "automountServiceAccountToken": False}
-        spec |= {"nodeName": self.node} if bound else {"nodeSelector": {"contract.test/none": "true"}}
-        body = {"metadata": {"name": name, **metadata}, "spec": spec}
-        return await self.api.create(PODS, body, namespace=self.namespace)
-
-    def kubelets_act(self) -> None:
-        """In the in-process cluster someone has to say so."""
-        if self.fake:
-            Kubelet(self.fake.store).settle()
-
-    async def names(self, selector: str = "", **options: Any) -> list[str]:
-        page = await self.api.list_page(
-            CONFIG_MAPS, namespace=self.namespace, label_selector=selector, **options
-        )  # fmt: skip
-        return [item["metadata"]["name"] for item in page["items"]]
-
-    async def version(self) -> str:
-        """A resourceVersion to watch from."""
-        page = await self.api.list_page(CONFIG_MAPS, namespace=self.namespace, limit=1)
-        return str(page["metadata"]["resourceVersion"])
-
-    def watch(self, version: str, resource: Resource = CONFIG_MAPS, **options: Any) -> AsyncIterator[WatchEvent]:
-        return self.api.watch(resource, namespace=self.namespace, resource_version=version, **options)
-
-    async def events(
-        self, version: str, count: int, resource: Resource = CONFIG_MAPS, **options: Any
-    ) -> list[WatchEvent]:
-        """The first `count` events after `version`, bookmarks apart."""
-        found: list[WatchEvent] = []
-        async with asyncio.timeout(20):
-            async for event in self.watch(version, resource, **options):
-                if event.type != "BOOKMARK":
-                    found.append(event)
-                if len(found) == count:
-                    break
-        return found
-
-    async def gone(self, name: str, resource: Resource = CONFIG_MAPS) -> None:
-        async def is_gone() -> bool:
-            with contextlib.suppress(NotFound):
-                await self.get(name, resource)
-                return False
-            return True
-
-        await eventually(is_gone, f"{resource} {name} to be gone")
-
-
-async def eventually(holds: Callable[[], Awaitable[bool]], what: str, seconds: float = 30) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            while not await holds():
-                await asyncio.sleep(0.05)
-    except TimeoutError:
-        pytest.fail(f"waited {seconds} s for {what}")
-
-
-@pytest.fixture(scope="module")
-def real_namespace() -> Iterator[tuple[str, str]]:
-    """A namespace on the real cluster for this run, and a node that pods can be put on."""
-    name = f"contract-{uuid.uuid4().hex[:8]}"
-
-    async def make() -> str:
-        api = await connect(CONTEXT)
-        try:
-            await api.create(NAMESPACES, {"metadata": {"name": name}})
-
-            async def has_account() -> bool:
-                with contextlib.suppress(NotFound):
-                    return bool(await api.get(SERVICE_ACCOUNTS, "default", namespace=name))
-                return False
-
-            await eventually(has_account, "the namespace's service account")
-            nodes = (await api.list_page(NODES))["items"]
-            return next(str(node["metadata"]["name"]) for node in nodes if not node["spec"].get("taints"))
-        finally:
-            await api.close()
-
-    async def remove() -> None:
-        api = await connect(CONTEXT)
-        await api.delete(NAMESPACES, name)
-        await api.close()
-
-    # In a thread of its own: this is asked for from within an event loop, and only if the real cluster is.
-    with ThreadPoolExecutor(1) as elsewhere:
-        try:
-            node = elsewhere.submit(lambda: asyncio.run(make())).result()
-        except Unreachable as error:
-            pytest.skip(f"no cluster at context {CONTEXT}: {error}")
-        yield name, node
-        elsewhere.submit(lambda: asyncio.run(remove())).result()
-
-
-@pytest.fixture(params=["in-process", "real"])
-async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
-    if request.param == "in-process":
-        async with ApiServer() as server:
-            server.store.create(NODES, make_node("worker-1"))
-            yield Cluster(await server.connect(), "contract", "worker-1", server)
-    else:
-        namespace, node = request.getfixturevalue("real_namespace")
-        api = await connect(CONTEXT)
-        yield Cluster(api, namespace, node)
-        await api.close()
-
-
-@pytest.fixture
-def name() -> str:
-    return f"t-{uuid.uuid4().hex[:10]}"
-
+from support.kube_contract import Cluster, eventually
 
 # --- create and get ---------------------------------------------------------------------------------------------------
 
@@ -383,72 +218,6 @@ async def test_a_list_of_all_namespaces_says_where_each_is(cluster: Cluster, nam
     assert [item["metadata"]["namespace"] for item in page["items"]] == [cluster.namespace]
 
 
-# --- watch ------------------------------------------------------------------------------------------------------------
-
-
-async def test_a_watch_sees_what_happened_after_its_version_in_order(cluster: Cluster, name: str) -> None:
-    version = await cluster.version()
-    await cluster.create(name, {"test": name})
-    await cluster.patch(name, {"data": {"key": "other"}})
-    await cluster.delete(name)
-    events = await cluster.events(version, 3, label_selector=f"test={name}")
-    assert [event.type for event in events] == ["ADDED", "MODIFIED", "DELETED"]
-    versions = [int(event.resource_version) for event in events]
-    assert versions == sorted(set(versions))
-    assert events[2].object["data"] == {"key": "other"}
-
-
-async def test_a_watch_sees_what_happens_while_it_is_open(cluster: Cluster, name: str) -> None:
-    watching = asyncio.create_task(cluster.events(await cluster.version(), 1, label_selector=f"test={name}"))
-    await cluster.create(name, {"test": name})
-    assert [event.type for event in await watching] == ["ADDED"]
-
-
-async def test_a_watch_continues_after_the_version_of_an_event(cluster: Cluster, name: str) -> None:
-    version = await cluster.version()
-    await cluster.create(name, {"test": name})
-    first = (await cluster.events(version, 1, label_selector=f"test={name}"))[0]
-    await cluster.patch(name, {"data": {"key": "other"}})
-    second = (await cluster.events(first.resource_version, 1, label_selector=f"test={name}"))[0]
-    assert (second.type, second.object["data"]) == ("MODIFIED", {"key": "other"})
-
-
-async def test_an_object_that_leaves_the_selection_is_deleted_for_the_watch(cluster: Cluster, name: str) -> None:
-    version = await cluster.version()
-    await cluster.create(name, {"test": name})
-    await cluster.patch(name, {"metadata": {"labels": {"test": "other"}}})
-    await cluster.patch(name, {"metadata": {"labels": {"test": name}}})
-    events = await cluster.events(version, 3, label_selector=f"test={name}")
-    assert [event.type for event in events] == ["ADDED", "DELETED", "ADDED"]
-
-
-async def test_an_object_of_half_a_mebibyte_comes_through_a_watch(cluster: Cluster, name: str) -> None:
-    version = await cluster.version()
-    body = cluster.config_map(name, {"test": name}) | {"data": {"key": "x" * 2**19}}
-    await cluster.api.create(CONFIG_MAPS, body, namespace=cluster.namespace)
-    events = await cluster.events(version, 1, label_selector=f"test={name}")
-    assert len(events[0].object["data"]["key"]) == 2**19
-
-
-async def test_bookmarks_move_a_watch_on_that_sees_no_events(cluster: Cluster, name: str) -> None:
-    version = await cluster.version()
-    await cluster.create(name)
-    for _ in range(5):  # towards a watch's end the server sends one if it can: none is promised
-        async with asyncio.timeout(20):
-            watch = cluster.watch(version, label_selector=f"test={name}", timeout_seconds=6)
-            events = [event async for event in watch]
-        assert {event.type for event in events} <= {"BOOKMARK"}
-        if events:
-            break
-    assert int(events[-1].resource_version) > int(version)
-    assert not events[-1].object["metadata"].get("name")
-
-
-async def test_a_watch_from_too_long_ago_is_gone(cluster: Cluster) -> None:
-    with pytest.raises(Gone):  # at version 1 there was no CRD yet
-        await cluster.events("1", 1, SESSION_POOLS)
-
-
 # --- patches ----------------------------------------------------------------------------------------------------------
 
 
@@ -495,94 +264,6 @@ async def test_the_spec_of_a_pod_cannot_change_but_its_annotations_can(cluster: 
         await cluster.patch(name, {"spec": {"nodeSelector": {"contract.test/none": "other"}}}, PODS)
     patched = await cluster.patch(name, {"metadata": {"annotations": {"a": "b"}}}, PODS)
     assert patched["metadata"]["annotations"]["a"] == "b"
-
-
-# --- status -----------------------------------------------------------------------------------------------------------
-
-
-def condition(kind: str, status: str = "True") -> Json:
-    return {
-        "type": kind,
-        "status": status,
-        "reason": "Test",
-        "message": "",
-        "lastTransitionTime": "2026-01-01T00:00:00Z",
-    }
-
-
-async def test_a_status_sent_with_a_create_is_dropped(cluster: Cluster, name: str) -> None:
-    assert "status" not in await cluster.pool(name)
-
-
-async def test_generation_counts_changes_of_the_spec_only(cluster: Cluster, name: str) -> None:
-    generations = [(await cluster.pool(name))["metadata"]["generation"]]
-    await cluster.apply_status(name, {"state": "Pending"}, "contract")
-    await cluster.patch(name, {"metadata": {"annotations": {"a": "b"}}}, SESSION_POOLS)
-    await cluster.patch(name, {"status": {"state": "Success"}}, SESSION_POOLS)  # ignored
-    generations.append((await cluster.get(name, SESSION_POOLS))["metadata"]["generation"])
-    patched = await cluster.patch(name, {"spec": {"maxPoolSize": 3}}, SESSION_POOLS)
-    generations.append(patched["metadata"]["generation"])
-    assert generations == [1, 1, 2]
-    assert patched["status"]["state"] == "Pending"
-
-
-async def test_applying_the_same_status_again_is_no_write(cluster: Cluster, name: str) -> None:
-    await cluster.pool(name)
-    status = {"state": "Pending", "conditions": [condition("Ready", "False")]}
-    first = await cluster.apply_status(name, status, "contract")
-    second = await cluster.apply_status(name, status, "contract")
-    assert first["metadata"]["resourceVersion"] == second["metadata"]["resourceVersion"]
-
-
-async def test_what_a_manager_no_longer_applies_is_taken_away(cluster: Cluster, name: str) -> None:
-    await cluster.pool(name)
-    await cluster.apply_status(name, {"state": "Pending", "observedGeneration": 1}, "contract")
-    applied = await cluster.apply_status(name, {"state": "Success"}, "contract")
-    assert applied["status"] == {"state": "Success"}
-
-
-async def test_managers_share_a_status_and_its_conditions(cluster: Cluster, name: str) -> None:
-    await cluster.pool(name)
-    await cluster.apply_status(name, {"state": "Pending", "conditions": [condition("Ready")]}, "one")
-    await cluster.apply_status(name, {"conditions": [condition("Stalled", "False")]}, "two")
-    applied = await cluster.apply_status(name, {"state": "Success", "conditions": [condition("Ready", "False")]}, "one")
-    states = {each["type"]: each["status"] for each in applied["status"]["conditions"]}
-    assert states == {"Ready": "False", "Stalled": "False"}
-    managers = {each["manager"] for each in applied["metadata"]["managedFields"] if each.get("subresource") == "status"}
-    assert managers == {"one", "two"}
-    applied = await cluster.apply_status(name, {}, "one")
-    assert [each["type"] for each in applied["status"]["conditions"]] == ["Stalled"]
-    assert "state" not in applied["status"]
-
-
-async def test_force_takes_a_field_from_another_manager(cluster: Cluster, name: str) -> None:
-    await cluster.pool(name)
-    await cluster.apply_status(name, {"state": "Pending"}, "one")
-    await cluster.apply_status(name, {"state": "Success"}, "two")
-    applied = await cluster.apply_status(name, {}, "one")
-    assert applied["status"]["state"] == "Success"
-
-
-async def test_lists_in_a_status_are_replaced_whole(cluster: Cluster, name: str) -> None:
-    await cluster.pool(name)
-    rows = [{"name": node, "state": "Pending", "desired": 1, "ready": 0} for node in ("a", "b")]
-    await cluster.apply_status(name, {"nodes": rows}, "contract")
-    applied = await cluster.apply_status(name, {"nodes": rows[1:]}, "contract")
-    assert [row["name"] for row in applied["status"]["nodes"]] == ["b"]
-
-
-async def test_no_precondition_keeps_a_status_from_an_object_made_anew(cluster: Cluster, name: str) -> None:
-    await cluster.pool(name)
-    body = {"metadata": {"name": name, "uid": str(uuid.uuid4())}, "status": {"state": "Pending"}}
-    applied = await cluster.api.apply_status(
-        SESSION_POOLS, name, body, namespace=cluster.namespace, field_manager="contract"
-    )
-    assert applied["status"] == {"state": "Pending"}  # so whoever writes it must look again
-
-
-async def test_the_status_of_an_absent_object_is_not_found(cluster: Cluster, name: str) -> None:
-    with pytest.raises(NotFound):
-        await cluster.apply_status(name, {"state": "Pending"}, "contract")
 
 
 # --- ownership --------------------------------------------------------------------------------------------------------
