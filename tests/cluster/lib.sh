@@ -80,7 +80,8 @@ kubectl_fits() {
 	wanted=$(cut -d. -f2 <<<"$k8s_version")
 	((${minor:-0} >= wanted - 1 && ${minor:-0} <= wanted + 1)) && return
 	have go && return 1
-	step "kubectl is 1.${minor:-?} and the cluster 1.$wanted: a newer kubectl in PATH is advised"
+	[ -n "${KUBECTL_ADVISED:-}" ] || step "kubectl is 1.${minor:-?} and the cluster 1.$wanted: one nearer to it is advised"
+	export KUBECTL_ADVISED=1
 }
 package_of() {
 	local package
