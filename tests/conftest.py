@@ -17,7 +17,7 @@ def kube_context() -> str:
 
 @pytest.fixture(scope="session")
 def crds(kube_context: str) -> None:
-    """The kinds, known to the test cluster as the chart has installed them (applying them here would take them from Helm)."""
+    """The kinds, known to the test cluster as the chart installed them: applied here they would no longer be Helm's."""
     done = kubectl(
         "wait", "--for=condition=Established", "--timeout=60s", "--filename", str(ROOT / "crds"), check=False
     )

@@ -11,7 +11,7 @@ from sessionpools.core.model import PodView, SessionReport
 
 __all__ = ["PodClient"]
 
-TIMEOUT_SECONDS = 2.0
+TIMEOUT_SECONDS = 1.0
 AT_ONCE = 16
 ANSWER_AT_MOST_BYTES = 1024 * 1024  # the pod runs users' code: what it says is bounded and checked
 

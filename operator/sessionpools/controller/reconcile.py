@@ -11,14 +11,14 @@ from sessionpools.api import names
 from sessionpools.api.v1alpha1 import SessionPool, SessionPoolStatus
 from sessionpools.controller.config import Config
 from sessionpools.controller.execute import Executor
+from sessionpools.controller.inquiry import Inquiry
 from sessionpools.controller.podclient import PodClient
 from sessionpools.controller.report import Reporter
 from sessionpools.controller.store import Key, Store
 from sessionpools.core import naming
-from sessionpools.core.model import Failure, PodView, SessionReport
+from sessionpools.core.model import Failure
 from sessionpools.core.placement import Place, place
 from sessionpools.core.plan import plan
-from sessionpools.core.reports import reports_wanted
 from sessionpools.core.revision import CodeFiles
 from sessionpools.core.status import Observation, pool_status
 from sessionpools.core.target import Blocked, CodeProblem, Target, needs_config_map, service_of, target
@@ -45,7 +45,7 @@ class _Memory:
     """What is remembered of a pool between two runs; all of it can be lost."""
 
     uid: str
-    reports: dict[str, SessionReport] = field(default_factory=dict)
+    inquiry: Inquiry = field(default_factory=Inquiry)
     refused: dict[str, Failure] = field(default_factory=dict)
     refused_at: float = 0.0
     status: SessionPoolStatus | None = None  # as last written, until the watch shows it
@@ -83,7 +83,7 @@ class PoolReconciler:
         pool = self._with_latest_status(found, memory)
         now = self._clock()
         goal = await self._target(pool)
-        seen = await self._observe(pool, goal, memory)
+        seen, ask_again = await self._observe(pool, goal, memory, now)
         after = await self._report(seen, memory, now)
         steps = plan(pool, goal, seen.places, seen.pods, seen.reports, now)
         held = memory.refused_at + self._pace.refused - now
@@ -98,7 +98,7 @@ class PoolReconciler:
             steps.look_again_seconds,
             held if memory.refused else None,
             self._pace.config_map if self._code_config_map(pool) else None,
-            self._pace.starting if _waits_for_pods(seen) else None,
+            ask_again,
         )
 
     def _memory_of(self, key: Key, pool: SessionPool) -> _Memory:
@@ -132,17 +132,17 @@ class PoolReconciler:
             message = f"the code's ConfigMap {name!r} does not exist in namespace {namespace!r}; create it"
             return CodeProblem("ConfigMapNotFound", message)
 
-    async def _observe(self, pool: SessionPool, goal: Target | Blocked, memory: _Memory) -> Observation:
+    async def _observe(
+        self, pool: SessionPool, goal: Target | Blocked, memory: _Memory, now: float
+    ) -> tuple[Observation, float | None]:
+        """What there is, and in how many seconds a session pod should be asked again."""
         pods = self._store.pods_of(pool)
         holding = {pod.owner.node for pod in pods}
         all_places = (place(pool.spec.placement, node) for node in self._store.nodes.values())
         places: dict[str, Place] = {p.node.name: p for p in all_places if p.compute_node or p.node.name in holding}
-        alive = {pod.uid for pod in pods}
-        memory.reports = {uid: report for uid, report in memory.reports.items() if uid in alive}
         revision = goal.revision.name if isinstance(goal, Target) else ""
-        asked = reports_wanted(pool, revision, pods, memory.reports)
-        memory.reports |= await self._pod_client.reports(asked)
-        return Observation(pool, goal, places, pods, dict(memory.reports), dict(memory.refused))
+        again = await memory.inquiry.ask(self._pod_client, pool, revision, pods, now, self._pace.starting)
+        return Observation(pool, goal, places, pods, dict(memory.inquiry.reports), dict(memory.refused)), again
 
     # --- report -----------------------------------------------------------------------------------------------------
 
@@ -182,17 +182,6 @@ class PoolReconciler:
                     )
                 except NotFound:
                     continue
-
-
-def _waits_for_pods(seen: Observation) -> bool:
-    """A pod that runs and is not ready may have something to say, without any change that a watch would show."""
-    return any(pod.alive and pod.started and not pod.ready for pod in seen.pods) or any(
-        _unsettled(seen, pod) for pod in seen.pods
-    )
-
-
-def _unsettled(seen: Observation, pod: PodView) -> bool:
-    return bool(reports_wanted(seen.pool, pod.owner.revision, [pod], seen.reports))
 
 
 def _soonest(*waits: float | None) -> float | None:

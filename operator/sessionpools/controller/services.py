@@ -16,7 +16,7 @@ from sessionpools.kube import protocol
 
 __all__ = ["ServiceReconciler"]
 
-SIGNATURE_INTERVAL_SECONDS = 5.0  # until a session of the revision answers
+SIGNATURE_INTERVAL_SECONDS = 10.0  # until a session of the revision answers
 
 
 class ServiceReconciler:

@@ -142,14 +142,14 @@ def _row(seen: Observation, name: str, pods: Sequence[PodView]) -> _Row:
 
 
 def _ready_sessions(seen: Observation, pod: PodView) -> int:
-    """Sessions of this pod that can take a call. A Process pod is Ready once all its initial sessions were, and
-    says by its report how many there are after a resize."""
+    """Sessions of this pod that can take a call. A Process pod is Ready once all its initial sessions were; how many
+    there are after a resize, or with demand, only its report says."""
     if not pod.ready:
         return 0
     if seen.pool.spec.isolation is Isolation.POD:
         return 1
     report = seen.reports.get(pod.uid)
-    return report.ready_sessions if report else 0
+    return report.ready_sessions if report else seen.pool.spec.initial_pool_size
 
 
 def _failure(seen: Observation, node: str, alive: Sequence[PodView]) -> Failure | None:

@@ -1,0 +1,59 @@
+"""How often session pods are asked."""
+
+from collections.abc import Iterable
+
+from sessionpools.controller.inquiry import BACKOFF_AT_MOST_SECONDS, Inquiry
+from sessionpools.controller.podclient import PodClient
+from sessionpools.core.model import PodView, SessionReport
+from support.builders import pod, pool, target_of
+
+
+class Pods(PodClient):
+    def __init__(self, answer: SessionReport | None) -> None:
+        super().__init__()
+        self.answer = answer
+        self.asked: list[str] = []
+
+    async def reports(self, pods: Iterable[PodView]) -> dict[str, SessionReport]:
+        uids = [p.uid for p in pods]
+        self.asked += uids
+        return dict.fromkeys(uids, self.answer) if self.answer else {}
+
+
+P = pool(1, 4)
+T = target_of(P)
+
+
+async def test_a_starting_pod_is_asked_at_each_interval() -> None:
+    client, inquiry = Pods(SessionReport(0, 0, "init", 1.0, 1, 1)), Inquiry()
+    pods = [pod(T, P, 0, ready=False)]
+    for now in (0.0, 1.0, 3.0, 4.0):
+        assert await inquiry.ask(client, P, T.revision.name, pods, now, 3.0) is not None
+    assert len(client.asked) == 2
+
+
+async def test_a_ready_pod_is_asked_once() -> None:
+    client, inquiry = Pods(SessionReport(1, 0, "ready", 1.0, 1, 1)), Inquiry()
+    for now in (0.0, 10.0):
+        assert await inquiry.ask(client, P, T.revision.name, [pod(T, P, 0)], now, 3.0) is None
+    assert len(client.asked) == 1
+
+
+async def test_one_that_does_not_answer_is_asked_less_and_less_often() -> None:
+    client, inquiry = Pods(None), Inquiry()
+    waits = []
+    now = 0.0
+    for _ in range(10):
+        wait = await inquiry.ask(client, P, T.revision.name, [pod(T, P, 0)], now, 3.0)
+        assert wait is not None
+        waits.append(wait)
+        now += wait
+    assert waits[:3] == [6.0, 12.0, 24.0]
+    assert waits[-1] == BACKOFF_AT_MOST_SECONDS
+
+
+async def test_what_a_pod_said_is_forgotten_with_it() -> None:
+    client, inquiry = Pods(SessionReport(1, 0, "ready", 1.0, 1, 1)), Inquiry()
+    await inquiry.ask(client, P, T.revision.name, [pod(T, P, 0)], 0.0, 3.0)
+    await inquiry.ask(client, P, T.revision.name, [], 0.0, 3.0)
+    assert inquiry.reports == {}
