@@ -6,6 +6,7 @@ Never blocks and never runs user code. Called by the one-request loop (session.p
 from __future__ import annotations
 
 import json
+import select
 import socket
 from typing import Any, Final
 
@@ -64,6 +65,16 @@ def head(status: int, length: int, request: Request | None, close: bool, millise
     return parts + b"\r\n"
 
 
+# Headers that matter, and the fields of a request that they fill.
+_FIELDS: Final = {
+    b"content-length": "length",
+    b"x-request-id": "id",
+    b"x-session-pool": "pool",
+    b"expect": "expects",
+    b"transfer-encoding": "chunked",
+}
+
+
 class Request:
     """What the loop needs of one request."""
 
@@ -73,13 +84,18 @@ class Request:
         self.id = b""
         self.pool: bytes | None = None
         self.length = 0
-        self.chunked = False
+        self.chunked = b""
         self.expects = False
         self.method = b""
         self.http_1_0 = False
         self.keep_alive = True
         self.body: bytes | bytearray = b""
         self.filled = 0
+
+    def take_body(self) -> bytes | bytearray:
+        """Give the body away, so that who parses it can free it."""
+        body, self.body = self.body, b""
+        return body
 
 
 class Refused(Exception):  # noqa: N818  not an error of ours
@@ -96,6 +112,7 @@ class Connection:
 
     __slots__ = (
         "deadline",
+        "events",
         "expected_pool",
         "fd",
         "head_bytes",
@@ -114,6 +131,8 @@ class Connection:
         self.sock = sock
         self.fd = sock.fileno()
         self.expected_pool = expected_pool
+        self.events = select.poll()
+        self.events.register(self.fd, select.POLLIN | select.POLLRDHUP)
         self.parser: Any = httptools.HttpRequestParser(self)
         self.request: Request | None = None  # being read
         self.requests: list[Request] = []
@@ -144,6 +163,15 @@ class Connection:
             if self.head_bytes > MAX_HEAD_BYTES:
                 raise Refused(431, f"the request's head is longer than {MAX_HEAD_BYTES} bytes")
 
+    def gone(self) -> bool:
+        """Whether the caller has closed the connection, or broken it."""
+        try:
+            return not self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     @property
     def large(self) -> bool:
         request = self.request
@@ -163,19 +191,15 @@ class Connection:
         self.head_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        request = self.request
-        assert request is not None  # noqa: S101
-        name = name.lower()
-        if name == b"content-length":
-            request.length = int(value)
-        elif name == b"x-request-id":
-            request.id = value
-        elif name == b"x-session-pool":
-            request.pool = value
-        elif name == b"expect":
-            request.expects = value.lower() == b"100-continue"
-        elif name == b"transfer-encoding":
-            request.chunked = True
+        field = _FIELDS.get(name.lower())
+        if field is None:
+            return
+        if field == "length":
+            self.request.length = int(value)  # type: ignore[union-attr]
+        elif field == "expects":
+            self.request.expects = value.lower() == b"100-continue"  # type: ignore[union-attr]
+        else:
+            setattr(self.request, field, value)
 
     def on_headers_complete(self) -> None:
         request = self.request

@@ -70,7 +70,10 @@ class SlotKeeper:
     # --- slots ------------------------------------------------------------------------------------------------------
 
     def resize(self, settings: Settings) -> None:
-        """Open the slots that are missing; those above the maximum close when their sessions have ended."""
+        """Open the slots that are missing; those above the maximum close when their sessions have ended.
+
+        Raises OSError when a port is taken; asked again, it goes on where it stopped.
+        """
         self.settings = settings
         self._shared.recycle_after = settings.recycle_after_requests
         for number in range(settings.max_pool_size):
@@ -129,7 +132,13 @@ class SlotKeeper:
         """The template tells the pid of the session that it forked for a slot."""
         slot = self.slots.get(number)
         if slot is not None and slot.session is not None and not slot.session.pid:
-            slot.session.pid = pid
+            self._know(slot.session, pid)
+
+    @staticmethod
+    def _know(session: Session, pid: int) -> None:
+        session.pid = pid
+        if session.kill_reason:  # its end was wanted before its pid was known
+            linux.kill_group(pid)
 
     def not_forked(self, number: int, why: str) -> None:
         slot = self.slots.get(number)
@@ -155,7 +164,7 @@ class SlotKeeper:
     def _note(self, session: Session, message: Message, fds: list[int]) -> None:
         slot = self.slots[session.slot]
         if "pid" in message and not session.pid:
-            session.pid = int(message["pid"])
+            self._know(session, int(message["pid"]))
         if "phase" in message:
             session.phase = str(message["phase"])
         if "failed" in message:

@@ -98,9 +98,10 @@ def other_threads() -> list[str]:
 def cpu_count() -> int:
     """Processors this container may use: affinity and cgroup quota."""
     count = len(os.sched_getaffinity(0))
-    text = _read("/sys/fs/cgroup/cpu.max").split()
-    if len(text) == 2 and text[0].isdigit() and text[1].isdigit():
-        count = min(count, max(1, round(int(text[0]) / int(text[1]))))
+    v1 = [_read(f"/sys/fs/cgroup/cpu/cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
+    for quota in (_read("/sys/fs/cgroup/cpu.max").split(), v1):
+        if len(quota) == 2 and quota[0].isdigit() and quota[1].isdigit():
+            count = min(count, max(1, round(int(quota[0]) / int(quota[1]))))
     return count
 
 

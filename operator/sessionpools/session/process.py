@@ -62,14 +62,23 @@ def reseed() -> None:
             module.seed()
 
 
+_CLEAN_NS = 86_423 * 10**9  # the day after the epoch: no file is made then
+
+
 class WorkDirectory:
     """The current directory of a session's requests: empty before each."""
 
     def __init__(self, root: str, name: str) -> None:
         self.path = os.path.join(root, name)
+        self._clean: tuple[int, int, int] | None = None
 
     def refresh(self) -> None:
-        """Make it, enter it, and remove what is in it. Cheap when there is nothing."""
+        """Make it, enter it, and remove what is in it. One system call when it was not touched."""
+        try:
+            if self._clean == _stamp():
+                return
+        except OSError:
+            pass
         try:
             os.chdir(self.path)
         except OSError:
@@ -78,6 +87,16 @@ class WorkDirectory:
             os.chdir(self.path)
         if os.listdir(self.path):
             _remove_contents(self.path)
+        # A time of its own: the clock of file times is too coarse to tell what comes right after.
+        with contextlib.suppress(OSError):
+            os.utime(self.path, ns=(_CLEAN_NS, _CLEAN_NS))
+        self._clean = _stamp()
+
+
+def _stamp() -> tuple[int, int, int]:
+    """What changes when the current directory is left, removed, or something is made or removed in it."""
+    now = os.stat(".")
+    return now.st_ino, now.st_nlink, now.st_mtime_ns
 
 
 def _remove_contents(directory: str) -> None:

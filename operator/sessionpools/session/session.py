@@ -135,9 +135,11 @@ class Session:
             self._accept_more(False)
 
     def _add(self, sock: socket.socket) -> Connection:
-        sock.setblocking(False)
+        sock.settimeout(0)
         connection = Connection(sock, self._pool)
-        fcntl.fcntl(connection.fd, fcntl.F_SETOWN, self._pid)
+        # Signals go to nobody but during a call: changing the owner is cheaper than changing the flag.
+        fcntl.fcntl(connection.fd, fcntl.F_SETOWN, 0)
+        fcntl.fcntl(connection.fd, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
         self._connections[connection.fd] = connection
         self._poller.register(connection.fd, select.EPOLLIN)
         self._row.words[state.CONNECTIONS] = len(self._connections)
@@ -146,7 +148,9 @@ class Session:
     def _close(self, connection: Connection) -> None:
         self._connections.pop(connection.fd, None)
         self._timed.pop(connection.fd, None)
-        connection.sock.close()  # epoll forgets it with its last descriptor
+        # epoll forgets it only with its last descriptor, which a subprocess may hold.
+        self._poller.unregister(connection.fd)
+        connection.sock.close()
         connection.fd = -1
         self._row.words[state.CONNECTIONS] = len(self._connections)
         self._release_large(connection)
@@ -257,28 +261,22 @@ class Session:
 
     def _serve(self, connection: Connection, request: Request) -> None:
         row, fd = self._row, connection.fd
-        flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-        fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_ASYNC)
-        # A caller that went before O_ASYNC was set sent no signal.
-        try:
-            if not connection.sock.recv(1, socket.MSG_PEEK):
+        fcntl.fcntl(fd, fcntl.F_SETOWN, self._pid)  # from here on its caller's going ends this process
+        # A caller that went just before sent no signal; one that pipelines would be taken for gone.
+        if connection.events.poll(0):
+            fcntl.fcntl(fd, fcntl.F_SETOWN, 0)
+            if connection.gone():
                 self._close(connection)
                 return
-            fcntl.fcntl(fd, fcntl.F_SETFL, flags)  # it pipelines: its bytes are here already, and its going unseen
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._close(connection)
-            return
-        body, request.body = request.body, b""
-        received = len(body)
+        received = len(request.body)
         started = time.monotonic_ns()
         row.begin(started, request.id)
-        answer = self._service.call(body, self._work.path)
-        del body
+        answer = self._service.call(request.take_body(), self._work.path)
+        if os.getpid() != self._pid:
+            os._exit(0)  # the code forked, and its child came back here
         ended = time.monotonic_ns()
-        fcntl.fcntl(fd, fcntl.F_SETFL, flags)
-        row.end(ended, answer.status != 200 or not answer.success)
+        fcntl.fcntl(fd, fcntl.F_SETOWN, 0)
+        row.end(ended, not answer.success)
         self._decide_end(answer.memory_error)
         close = bool(self.end_reason) or not request.keep_alive or bool(row.words[state.LEAVING])
         payload = answer.body

@@ -64,22 +64,29 @@ class Supervisor:
         control.ControlServer(self.loop, listen(self.paths.host, self.paths.control_port, 64), self._answer)
         self.keeper.resize(self._read_settings())
         self.log("starting", service=self.spec.name, version=self.spec.version, settings=self.keeper.settings.as_json())
-        if self.each_for_itself:
-            self.keeper.act()
-        else:
-            self._start_template()
+        self.keeper.act()
+        if not self.each_for_itself or not self.keeper.settings.initial_pool_size:
+            self._start_template()  # without a session to show it, a template tells whether the service loads
         self.loop.every(_TICK_SECONDS, self._tick)
         return self.loop.run()
 
     def _tick(self) -> None:
-        settings = self._read_settings()
-        if settings != self.keeper.settings:
-            self.log("settings", settings=settings.as_json())
-            self.keeper.resize(settings)
+        self._resize()
         self._check_start()
         self.keeper.tick()
         self._sample_memory()
         self._consider_ready()
+
+    def _resize(self) -> None:
+        settings = self._read_settings()
+        if settings != self.keeper.settings:
+            self.log("settings", settings=settings.as_json())
+        elif len(self.keeper.slots) >= settings.max_pool_size:
+            return
+        try:
+            self.keeper.resize(settings)
+        except OSError as error:
+            self.message = str(error)
 
     def _read_settings(self) -> Settings:
         try:
@@ -319,7 +326,8 @@ class Supervisor:
                 return
             slot.row.words[state.WARMING] = 0
             if problem:
-                self.fail(f"{problem} (warmup)")
+                first, _, rest = problem.partition("\n")
+                self.fail(f"{first} (warmup)", rest)
             elif problem == "":
                 session.answered = True
                 self._consider_ready()
@@ -331,11 +339,11 @@ class Supervisor:
         if self.ready or self.draining or not (self.each_for_itself or (self.template and self.template.loaded)):
             return
         for number in range(self.keeper.settings.initial_pool_size):
-            session = self.keeper.slots[number].session
-            if session is None or not session.answered:
+            slot = self.keeper.slots.get(number)
+            if slot is None or slot.session is None or not slot.session.answered:
                 return
         if self.each_for_itself and self.signature is None:
-            return  # initial size 0, nothing loaded yet: nothing is known to work
+            return
         self.ready = True
         self._set_phase("ready")
         self.log("ready", seconds=round(self.loop.now() - self.started_at, 3))

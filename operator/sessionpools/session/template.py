@@ -27,6 +27,7 @@ from sessionpools.session.process import TEMPLATE_OOM_SCORE, WorkDirectory, beco
 from sessionpools.session.session import Session
 from sessionpools.session.state import SharedState
 
+_LOGGED_BYTES = 12_000  # of a request's output: container runtimes split longer lines
 _DETAIL_CHARACTERS = 8000  # the termination log holds 4096 bytes
 
 
@@ -71,6 +72,7 @@ class Template:
 
     def serve_forks(self) -> None:
         """Fork on command and reap, until the supervisor closes the channel."""
+        linux.malloc_trim()
         gc.freeze()  # collections in sessions leave the shared pages alone
         self.limit_bytes = data_limit(self.launch.paths.session_memory_bytes, self.launch.max_slots)
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -143,18 +145,22 @@ def run_session(
 ) -> NoReturn:
     """The rest of this process's life."""
     code = 1
+    console: capture.Console | None = None
     try:
+        channel.send({"pid": os.getpid()})
         become_session(slot, template.limit_bytes)
         log = Log(os.dup(1), slot=slot, pid=os.getpid())
         work = WorkDirectory(template.launch.paths.work_dir, f"slot-{slot}")
         work.refresh()
-        template.service.console = capture.Console()
+        console = capture.Console()
+        template.service.console = console
         template.service.after_fork()
         if warm and template.spec.warmup is not None:
             template.service.warm_up(work.path)
 
         def on_console(text: bytes, request_id: bytes) -> None:
-            log("console", requestId=request_id.decode("latin-1"), text=text.decode("utf-8", "replace"))
+            shown = text[:_LOGGED_BYTES].decode("utf-8", "replace")
+            log("console", requestId=request_id.decode("latin-1"), bytes=len(text), text=shown)
 
         session = Session(
             slot=slot,
@@ -173,6 +179,9 @@ def run_session(
     except BaseException as error:  # nothing may return into the template's loop
         _say_failed(channel, f"{type(error).__name__}: {error}", traceback.format_exc())
     finally:
+        if console is not None:
+            with contextlib.suppress(Exception):
+                console.release()  # what was printed outside of any request
         os._exit(code)
 
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -44,6 +45,14 @@ SERVICE = """
 MIB = 1 << 20
 
 
+@pytest.fixture(scope="module")
+def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
+    """One pod for the tests that leave it as it was."""
+    pod = Pod(tmp_path_factory.mktemp("requests") / "pod", SERVICE).start().wait_ready()
+    yield pod
+    pod.stop()
+
+
 def rss(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -58,8 +67,7 @@ def read_until_closed(sock: socket.socket) -> bytes:
 # --- one request at a time --------------------------------------------------------------------------------------------
 
 
-def test_requests_on_concurrent_connections_of_a_slot_run_one_after_the_other(start_pod: StartPod) -> None:
-    pod = start_pod(SERVICE)
+def test_requests_on_concurrent_connections_of_a_slot_run_one_after_the_other(pod: Pod) -> None:
 
     def call(_: int) -> list[float]:
         answer: list[float] = pod.call({"what": "interval", "seconds": 0.03}).answer
@@ -70,16 +78,13 @@ def test_requests_on_concurrent_connections_of_a_slot_run_one_after_the_other(st
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(intervals))
 
 
-def test_several_connections_are_kept_alive_on_one_slot(start_pod: StartPod) -> None:
-    pod = start_pod(SERVICE)
+def test_several_connections_are_kept_alive_on_one_slot(pod: Pod) -> None:
     with pod.connection() as one, pod.connection() as two, pod.connection() as three:
         pids = {post(c, {}).answer for _ in range(3) for c in (one, two, three)}
     assert len(pids) == 1
-    assert pod.slot()["requests"] == 9
 
 
-def test_a_slow_upload_holds_up_nobody_else(start_pod: StartPod) -> None:
-    pod = start_pod(SERVICE)
+def test_a_slow_upload_holds_up_nobody_else(pod: Pod) -> None:
     with pod.dial() as slow:
         slow.sendall(b"POST / HTTP/1.1\r\nHost: s\r\nContent-Length: 100\r\n\r\n{")
         assert pod.call({}).status == 200
@@ -87,8 +92,7 @@ def test_a_slow_upload_holds_up_nobody_else(start_pod: StartPod) -> None:
         assert read_answer(slow).status == 200
 
 
-def test_an_answer_carries_the_request_id_and_the_time_it_took(start_pod: StartPod) -> None:
-    pod = start_pod(SERVICE)
+def test_an_answer_carries_the_request_id_and_the_time_it_took(pod: Pod) -> None:
     reply = pod.call({"what": "sleep", "seconds": 0.05}, headers={"X-Request-Id": "abc-1"})
     assert reply.headers["x-request-id"] == "abc-1"
     name, _, milliseconds = reply.headers["server-timing"].partition(";dur=")
@@ -99,8 +103,7 @@ def test_an_answer_carries_the_request_id_and_the_time_it_took(start_pod: StartP
 # --- deadlines --------------------------------------------------------------------------------------------------------
 
 
-def test_an_upload_of_a_byte_a_second_is_closed_at_its_deadline_and_the_session_lives(start_pod: StartPod) -> None:
-    pod = start_pod(SERVICE)
+def test_an_upload_of_a_byte_a_second_is_closed_at_its_deadline_and_the_session_lives(pod: Pod) -> None:
     pid = pod.call({}).answer
     began = time.monotonic()
     with pod.dial() as slow:
@@ -124,16 +127,14 @@ def test_an_upload_of_a_byte_a_second_is_closed_at_its_deadline_and_the_session_
     assert pod.call({}).answer == pid
 
 
-def test_a_body_that_is_cut_off_ends_its_connection_only(start_pod: StartPod) -> None:
-    pod = start_pod(SERVICE)
+def test_a_body_that_is_cut_off_ends_its_connection_only(pod: Pod) -> None:
     pid = pod.call({}).answer
     with pod.dial() as sock:
         sock.sendall(b'POST / HTTP/1.1\r\nHost: s\r\nContent-Length: 1000\r\n\r\n{"what"')
     assert pod.call({}).answer == pid
 
 
-def test_a_caller_that_does_not_read_its_answer_is_cut_off_and_the_session_lives(start_pod: StartPod) -> None:
-    pod = start_pod(SERVICE)
+def test_a_caller_that_does_not_read_its_answer_is_cut_off_and_the_session_lives(pod: Pod) -> None:
     pid = pod.call({}).answer
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -146,7 +147,7 @@ def test_a_caller_that_does_not_read_its_answer_is_cut_off_and_the_session_lives
 def test_a_request_that_takes_too_long_ends_its_session_and_what_that_started(start_pod: StartPod) -> None:
     pod = start_pod(SERVICE, settings={"requestTimeoutSeconds": 0.3})
     pid = pod.call({}).answer
-    note = pod.work / "child"
+    note = pod.directory / "child"
     with pod.dial() as sock:
         body = {"what": "child", "data": str(note)}
         pod.begin(sock, body)
@@ -163,8 +164,7 @@ def test_a_request_that_takes_too_long_ends_its_session_and_what_that_started(st
 
 
 @pytest.mark.parametrize("what", ["sleep", "loop", "c"])
-def test_a_session_ends_when_its_caller_is_gone(start_pod: StartPod, what: str) -> None:
-    pod = start_pod(SERVICE)
+def test_a_session_ends_when_its_caller_is_gone(pod: Pod, what: str) -> None:
     pid = pod.call({}).answer
     with pod.dial() as sock:
         pod.begin(sock, {"what": what, "seconds": 300})
@@ -175,14 +175,12 @@ def test_a_session_ends_when_its_caller_is_gone(start_pod: StartPod, what: str) 
     assert pod.wait_new_session(0, pid)["lastEnd"] == "caller gone"
 
 
-def test_a_caller_that_goes_after_its_answer_ends_nothing(start_pod: StartPod) -> None:
-    pod = start_pod(SERVICE)
+def test_a_caller_that_goes_after_its_answer_ends_nothing(pod: Pod) -> None:
     assert len({pod.call({}).answer for _ in range(50)}) == 1
 
 
-def test_what_a_gone_callers_request_started_ends_too(start_pod: StartPod) -> None:
-    pod = start_pod(SERVICE)
-    note = pod.work / "child"
+def test_what_a_gone_callers_request_started_ends_too(pod: Pod) -> None:
+    note = pod.directory / "child"
     with pod.dial() as sock:
         pod.begin(sock, {"what": "child", "data": str(note)})
         child = int(eventually(lambda: note.exists() and note.read_text()))
@@ -192,8 +190,7 @@ def test_what_a_gone_callers_request_started_ends_too(start_pod: StartPod) -> No
 # --- large bodies -----------------------------------------------------------------------------------------------------
 
 
-def test_63_mib_in_and_out_and_the_memory_comes_back(start_pod: StartPod) -> None:
-    pod = start_pod(SERVICE)
+def test_63_mib_in_and_out_and_the_memory_comes_back(pod: Pod) -> None:
     pid = pod.call({}).answer
     before = rss(pid)
     size = 63 * MIB
@@ -203,8 +200,7 @@ def test_63_mib_in_and_out_and_the_memory_comes_back(start_pod: StartPod) -> Non
     assert pod.call({}).answer == pid
 
 
-def test_63_mib_by_curl_with_expect_100_continue(start_pod: StartPod) -> None:
-    pod = start_pod(SERVICE)
+def test_63_mib_by_curl_with_expect_100_continue(pod: Pod) -> None:
     file = pod.directory / "body"
     file.write_text('{"what": "length", "data": "' + "x" * (63 * MIB) + '"}')
     done = subprocess.run(
@@ -226,8 +222,7 @@ def test_63_mib_by_curl_with_expect_100_continue(start_pod: StartPod) -> None:
     assert str(63 * MIB) in done.stdout
 
 
-def test_a_chunked_body_is_read(start_pod: StartPod) -> None:
-    pod = start_pod(SERVICE)
+def test_a_chunked_body_is_read(pod: Pod) -> None:
     with pod.dial() as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n")
         for piece in (b'{"what": ', b'"length", "data": ', b'"abc"}'):
@@ -236,16 +231,14 @@ def test_a_chunked_body_is_read(start_pod: StartPod) -> None:
         assert read_answer(sock).answer == 3
 
 
-def test_two_large_uploads_at_once_are_read_one_after_the_other(start_pod: StartPod) -> None:
-    pod = start_pod(SERVICE)
+def test_two_large_uploads_at_once_are_read_one_after_the_other(pod: Pod) -> None:
     body = {"what": "length", "data": "x" * (4 * MIB)}
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: pod.call(body).answer, range(8)))
     assert answers == [4 * MIB] * 8
 
 
-def test_more_than_64_mib_announced_is_refused_unread(start_pod: StartPod) -> None:
-    pod = start_pod(SERVICE)
+def test_more_than_64_mib_announced_is_refused_unread(pod: Pod) -> None:
     with pod.dial() as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nHost: s\r\nContent-Length: %d\r\n\r\n" % (64 * MIB + 1))
         reply = read_answer(sock)
@@ -255,8 +248,7 @@ def test_more_than_64_mib_announced_is_refused_unread(start_pod: StartPod) -> No
     assert pod.call({}).status == 200
 
 
-def test_more_than_64_mib_in_chunks_is_refused(start_pod: StartPod) -> None:
-    pod = start_pod(SERVICE)
+def test_more_than_64_mib_in_chunks_is_refused(pod: Pod) -> None:
     pid = pod.call({}).answer
     with pod.dial() as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -273,8 +265,7 @@ def test_more_than_64_mib_in_chunks_is_refused(start_pod: StartPod) -> None:
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
-def test_other_methods_are_answered_405_and_the_connection_stays(start_pod: StartPod) -> None:
-    pod = start_pod(SERVICE)
+def test_other_methods_are_answered_405_and_the_connection_stays(pod: Pod) -> None:
     with pod.connection() as connection:
         for method in ("GET", "HEAD", "PUT", "DELETE"):
             connection.request(method, "/")
@@ -286,18 +277,17 @@ def test_other_methods_are_answered_405_and_the_connection_stays(start_pod: Star
         assert post(connection, {}).status == 200
 
 
-def test_a_request_for_another_pool_is_refused_unread(start_pod: StartPod) -> None:
-    pod = start_pod(SERVICE)
+def test_a_request_for_another_pool_is_refused_unread(pod: Pod) -> None:
+    before = pod.slot()["requests"]
     with pod.dial() as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nHost: s\r\nX-Session-Pool: other/1\r\nContent-Length: 1000\r\n\r\n")
         reply = read_answer(sock)
     assert reply.status == 425
     assert reply.headers["connection"] == "close"
-    assert pod.slot()["requests"] == 0
+    assert pod.slot()["requests"] == before
 
 
-def test_a_request_for_this_pool_or_for_none_is_served(start_pod: StartPod) -> None:
-    pod = start_pod(SERVICE)
+def test_a_request_for_this_pool_or_for_none_is_served(pod: Pod) -> None:
     assert pod.call({}, headers={"X-Session-Pool": POOL}).status == 200
     assert pod.call({}).status == 200
 
@@ -313,17 +303,15 @@ def test_a_request_for_this_pool_or_for_none_is_served(start_pod: StartPod) -> N
     ],
 )
 def test_what_is_no_request_gets_a_status_and_ends_its_connection_only(
-    start_pod: StartPod, request_bytes: bytes, status: bytes
+    pod: Pod, request_bytes: bytes, status: bytes
 ) -> None:
-    pod = start_pod(SERVICE)
     with pod.dial() as sock:
         sock.sendall(request_bytes)
         assert read_until_closed(sock).split(b" ")[1] == status
     assert pod.call({}).status == 200
 
 
-def test_http_1_0_closes_unless_asked_to_keep_alive(start_pod: StartPod) -> None:
-    pod = start_pod(SERVICE)
+def test_http_1_0_closes_unless_asked_to_keep_alive(pod: Pod) -> None:
     with pod.dial() as sock:
         sock.sendall(b"POST / HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\n{}")
         assert read_answer(sock).headers["connection"] == "keep-alive"
@@ -331,8 +319,7 @@ def test_http_1_0_closes_unless_asked_to_keep_alive(start_pod: StartPod) -> None
         assert b"Connection: close" in read_until_closed(sock)
 
 
-def test_requests_that_came_in_one_piece_are_all_answered(start_pod: StartPod) -> None:
-    pod = start_pod(SERVICE)
+def test_requests_that_came_in_one_piece_are_all_answered(pod: Pod) -> None:
     with pod.dial() as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nHost: s\r\nContent-Length: 2\r\n\r\n{}" * 2)
         assert read_answer(sock).status == 200
@@ -359,7 +346,7 @@ def test_sigterm_lets_the_running_request_finish_and_says_close(start_pod: Start
 
 
 def test_during_drain_the_last_request_of_an_idle_connection_is_answered(start_pod: StartPod) -> None:
-    pod = start_pod(SERVICE)
+    pod: Pod = start_pod(SERVICE)
     assert pod.process is not None
     with pod.connection() as connection:
         post(connection, {})
@@ -370,7 +357,7 @@ def test_during_drain_the_last_request_of_an_idle_connection_is_answered(start_p
 
 
 def test_idle_connections_do_not_hold_up_the_drain(start_pod: StartPod) -> None:
-    pod = start_pod(SERVICE)
+    pod: Pod = start_pod(SERVICE)
     assert pod.process is not None
     with pod.connection() as connection:
         post(connection, {})

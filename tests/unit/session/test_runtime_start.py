@@ -95,6 +95,7 @@ def test_the_control_port_serves_the_signature_and_metrics(start_pod: StartPod) 
     pod = start_pod(PLAIN)
     pod.call({})
     assert [item["name"] for item in pod.control("/signature").json["inputs"]] == ["x"]
+    pod.wait_slot(0, state="idle")
     metrics = pod.control("/metrics").body.decode()
     assert 'sessionpools_requests_total{slot="0"} 1' in metrics
     assert 'sessionpools_sessions{state="idle"} 1' in metrics
@@ -128,7 +129,7 @@ def test_an_init_that_raises_is_reported_with_its_frames(start_pod: StartPod) ->
 
 def test_a_warm_up_that_fails_ends_the_pod(start_pod: StartPod) -> None:
     pod = start_pod("def predict(x: float):\n    return 1 / x\n", warmup={"x": 0}, ready=False)
-    assert failed(pod) == "ZeroDivisionError: division by zero (warmup)"
+    assert failed(pod) == "ZeroDivisionError: float division by zero (warmup)"
 
 
 def test_a_warm_up_that_fails_only_in_sessions_ends_the_pod(start_pod: StartPod) -> None:
