@@ -190,18 +190,18 @@ class ApiServer:
         faults = [fault for fault in self._faults if fault.strikes(request)]
         for fault in faults:
             fault.times -= 1
+        refusals = [fault.refusal for fault in faults if fault.refusal]
         answer: web.StreamResponse | None = None
-        if not any(fault.refusal and not fault.after for fault in faults):
-            if request.verb == "watch":
-                return await self._watch(http, request)
+        if request.verb != "watch" and all(fault.after for fault in faults):
             answer = self._do(http, request)
         if seconds := sum(fault.seconds for fault in faults):
             await asyncio.sleep(seconds)
-        for injected in (fault.refusal for fault in faults if fault.refusal):
+        for injected in refusals:
             if injected.code == 0:
                 _cut(http)
             answer = _refusal(injected)
-        assert answer is not None
+        if answer is None:
+            return await self._watch(http, request)
         request.status = answer.status
         return answer
 

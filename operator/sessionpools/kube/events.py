@@ -70,6 +70,7 @@ class EventRecorder:
         try:
             await self._write(name, series, happened, self._body(name, regarding, type, reason, message, action, now))
         except KubeError as error:
+            series.unwritten += happened
             _log.warning(
                 "event not written",
                 extra={
