@@ -37,7 +37,7 @@ bench: venv ## the measurements in tests/bench
 	@$(tools) && PYTHONPATH=operator:tests $(bin)/python -m bench
 
 .PHONY: lint
-lint: venv ## ruff, mypy, import-linter, shellcheck, and whether crds/ is what the models say
+lint: venv ## ruff, mypy, import-linter, shellcheck, and whether crds/ and docs/reference are what the models say
 	$(bin)/ruff check
 	$(bin)/ruff format --check
 	$(bin)/mypy
@@ -45,6 +45,7 @@ lint: venv ## ruff, mypy, import-linter, shellcheck, and whether crds/ is what t
 	$(bin)/shellcheck --external-sources $$(git ls-files --cached --others --exclude-standard | while read -r file; do \
 		if [[ $$file == *.sh ]] || head -n 1 "$$file" 2>/dev/null | grep -aqE '^#!.*[ /](ba)?sh$$'; then echo "$$file"; fi; done)
 	PYTHONPATH=operator $(bin)/python -m sessionpools.api.crds --check crds/
+	PYTHONPATH=operator $(bin)/python -m sessionpools.api.reference --check docs/reference/
 
 .PHONY: format
 format: venv ## ruff format, and the fixes that ruff makes on its own
@@ -60,8 +61,9 @@ deploy: ## build, load and install into the kind cluster CLUSTER (sessionpools-t
 	@scripts/deploy $(CLUSTER)
 
 .PHONY: crds
-crds: venv ## crds/ from the models, and the chart's copy of it
+crds: venv ## crds/ from the models, the chart's copy of it, and the field tables in docs/reference
 	PYTHONPATH=operator $(bin)/python -m sessionpools.api.crds crds/
+	PYTHONPATH=operator $(bin)/python -m sessionpools.api.reference docs/reference/
 	cp crds/*.yaml charts/session-pools/files/crds/
 
 .PHONY: manifests
