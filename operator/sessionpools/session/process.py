@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 from sessionpools.session import linux
+from sessionpools.session.files import CLEAN_NS
 
 SESSION_OOM_SCORE = 200  # sessions are killed before their template, the template before the supervisor
 TEMPLATE_OOM_SCORE = 100
@@ -62,9 +63,6 @@ def reseed() -> None:
             module.seed()
 
 
-_CLEAN_NS = 86_423 * 10**9  # the day after the epoch: no file is made then
-
-
 class WorkDirectory:
     """The current directory of a session's requests: empty before each."""
 
@@ -89,7 +87,7 @@ class WorkDirectory:
             _remove_contents(self.path)
         # A time of its own: the clock of file times is too coarse to tell what comes right after.
         with contextlib.suppress(OSError):
-            os.utime(self.path, ns=(_CLEAN_NS, _CLEAN_NS))
+            os.utime(self.path, ns=(CLEAN_NS, CLEAN_NS))
         self._clean = _stamp()
 
 
