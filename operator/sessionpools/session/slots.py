@@ -37,6 +37,7 @@ class Session:
     end_reason: str = ""  # why it says that it ended
     failure: tuple[str, str] | None = None  # summary and details of what kept it from starting
     memory_bytes: int = 0
+    memory_at: float = float("-inf")  # when that was measured
 
 
 @dataclass

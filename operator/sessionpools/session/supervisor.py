@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from typing import Any
 
 from sessionpools.session import control, linux, state, termination
@@ -19,6 +18,7 @@ from sessionpools.session.keeper import SlotKeeper, listen
 from sessionpools.session.launcher import Child, spawn
 from sessionpools.session.log import Log
 from sessionpools.session.loop import Loop
+from sessionpools.session.observe import Observer
 from sessionpools.session.slots import STARTS_BEFORE_FAILURE, Session, Slot, back_off_seconds
 from sessionpools.session.warmup import WarmUpCall
 
@@ -51,7 +51,7 @@ class Supervisor:
         self.phase_at = self.started_at
         self.calls: dict[int, WarmUpCall] = {}
         self.cpus = linux.cpu_count()
-        self.sampled = -1
+        self.observer = Observer(self)
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -61,7 +61,7 @@ class Supervisor:
         self.loop.on_signal(signal.SIGCHLD, self._reap)
         self.loop.on_signal(signal.SIGTERM, self._drain)
         self.loop.on_signal(signal.SIGINT, self._interrupt)
-        control.ControlServer(self.loop, listen(self.paths.host, self.paths.control_port, 64), self._answer)
+        control.ControlServer(self.loop, listen(self.paths.host, self.paths.control_port, 64), self.observer.answer)
         self.keeper.resize(self._read_settings())
         self.log("starting", service=self.spec.name, version=self.spec.version, settings=self.keeper.settings.as_json())
         self.keeper.act()
@@ -74,7 +74,7 @@ class Supervisor:
         self._resize()
         self._check_start()
         self.keeper.tick()
-        self._sample_memory()
+        self.observer.tick()
         self._consider_ready()
 
     def _resize(self) -> None:
@@ -370,6 +370,10 @@ class Supervisor:
         stack = termination.stack_of(pid, self.stack_fd) if pid else ""
         self.fail(f"StartTimeout: {phase} took longer than {limit:g} s", stack)
 
+    def is_ready(self) -> bool:
+        """Latched, and with what it takes to replace a session."""
+        return self.ready and not self.draining and (self.each_for_itself or self.template is not None)
+
     # --- processes --------------------------------------------------------------------------------------------------
 
     def _reap(self) -> None:
@@ -381,46 +385,6 @@ class Supervisor:
                 self._template_ended(self.template, status)
             else:
                 self.keeper.exited(pid, status)  # unknown ones were orphans of user code
-
-    def _sample_memory(self) -> None:
-        """One session a second: reading it walks the page tables."""
-        sessions = [session for session in self.keeper.sessions() if session.pid]
-        if sessions:
-            self.sampled = (self.sampled + 1) % len(sessions)
-            sessions[self.sampled].memory_bytes = linux.memory_bytes(sessions[self.sampled].pid)
-
-    # --- the control port -------------------------------------------------------------------------------------------
-
-    def _answer(self, path: str) -> control.Answer:
-        if path == "/signature":
-            return control.json_answer(200 if self.signature else 503, self.signature or {})
-        if path not in ("/livez", "/readyz", "/sessions", "/metrics"):
-            return 404, "text/plain", b"GET /livez /readyz /sessions /signature /metrics\n"
-        view = self._view()
-        if path == "/metrics":
-            rows = [(number, slot.row) for number, slot in sorted(self.keeper.slots.items())]
-            body = control.metrics(view, rows, self.keeper.ends, self.template_restarts)
-            return 200, "text/plain; version=0.0.4", body
-        good = {"/livez": self.phase != "failed", "/readyz": view["ready"]}.get(path, True)
-        return control.json_answer(200 if good else 503, view)
-
-    def _template_lives(self) -> bool:
-        return self.each_for_itself or self.template is not None
-
-    def _view(self) -> dict[str, Any]:
-        return {
-            "pool": self.paths.pool,
-            "service": self.spec.name,
-            "version": self.spec.version,
-            "phase": self.phase,
-            "phaseSeconds": round(self.loop.now() - self.phase_at, 3),
-            "ready": self.ready and not self.draining and self._template_lives(),
-            "message": self.message,
-            "settings": self.keeper.settings.as_json(),
-            "warmed": self.spec.warmup is not None,
-            "threads": self.threads,
-            "sessions": [control.slot_view(slot, time.monotonic_ns()) for _, slot in sorted(self.keeper.slots.items())],
-        }
 
 
 def supervise(paths: Paths) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from unit.session.conftest import StartPod
-from unit.session.runtime_pod import post
+from unit.session.runtime_pod import eventually, post
 
 
 def test_random_streams_of_sessions_differ(start_pod: StartPod) -> None:
@@ -159,3 +159,50 @@ def test_current_directory_is_not_where_modules_are_found(start_pod: StartPod) -
     assert path[0] == str(pod.directory / "code")
     assert "" not in path
     assert "/" not in path
+
+
+def test_a_child_that_the_code_forks_and_lets_return_answers_nobody(start_pod: StartPod) -> None:
+    pod = start_pod(
+        """
+        import os
+        def predict():
+            os.fork()
+            return os.getpid()
+        """
+    )
+    pid = pod.slot()["pid"]
+    with pod.connection() as connection:
+        assert [post(connection, {}).answer for _ in range(3)] == [pid] * 3
+
+
+def test_code_that_exits_ends_its_call_and_not_its_session(start_pod: StartPod) -> None:
+    pod = start_pod(
+        """
+        import os, sys
+        def predict(leave: bool = False):
+            if leave:
+                sys.exit("leaving")
+            return os.getpid()
+        """
+    )
+    pid = pod.call({}).answer
+    assert "SystemExit" in pod.call({"leave": True}).json["errorMessage"]
+    assert pod.call({}).answer == pid
+
+
+def test_what_a_request_prints_is_in_its_answer_and_in_the_log_with_its_id(start_pod: StartPod) -> None:
+    pod = start_pod(
+        """
+        import os
+        def predict(text: str):
+            print(text)
+            os.system("echo from a child")
+        """
+    )
+    reply = pod.call({"text": "hello"}, headers={"X-Request-Id": "id-7"})
+    assert reply.json["consoleOutput"] == "hello\nfrom a child\n"
+    logged = eventually(lambda: pod.events("console"))
+    assert [(line["requestId"], line["text"], line["slot"]) for line in logged] == [
+        ("id-7", "hello\nfrom a child\n", 0)
+    ]
+    assert pod.call({"text": "again"}).json["consoleOutput"] == "again\nfrom a child\n"

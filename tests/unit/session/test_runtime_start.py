@@ -356,6 +356,15 @@ def test_a_thread_in_the_template_makes_it_not_fork_safe_and_is_named(start_pod:
     eventually(lambda: pod.events("not-fork-safe"))
 
 
+def test_without_fork_safety_and_initial_sessions_a_pod_is_ready_once_the_service_has_loaded(
+    start_pod: StartPod,
+) -> None:
+    pod = start_pod(OWN, forkSafe=False, settings={"initialPoolSize": 0, "maxPoolSize": 1})
+    assert pod.slot()["state"] == "empty"
+    pid, loaded_in, _ = pod.call({}).answer
+    assert pid == loaded_in
+
+
 def test_a_failing_import_ends_a_pod_without_a_template_too(start_pod: StartPod) -> None:
     pod = start_pod("import no_such_module\ndef predict(): pass\n", forkSafe=False, ready=False)
     assert failed(pod) == "ModuleNotFoundError: No module named 'no_such_module' (import service)"

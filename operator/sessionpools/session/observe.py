@@ -1,0 +1,67 @@
+"""What the control port says of a pod: read from the supervisor, never changed.
+
+Called by the control server (an answer) and the supervisor (once a second).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from sessionpools.session import control, linux
+
+if TYPE_CHECKING:
+    from sessionpools.session.supervisor import Supervisor
+
+# Reading a session's memory walks its page tables, milliseconds for a large one: seldom, and only when somebody looks.
+_MEMORY_SECONDS = 30.0
+
+
+class Observer:
+    def __init__(self, pod: Supervisor) -> None:
+        self._pod = pod
+        self._asked = False
+
+    def answer(self, path: str) -> control.Answer:
+        pod = self._pod
+        if path == "/signature":
+            return control.json_answer(200 if pod.signature else 503, pod.signature or {})
+        if path not in ("/livez", "/readyz", "/sessions", "/metrics"):
+            return 404, "text/plain", b"GET /livez /readyz /sessions /signature /metrics\n"
+        view = self.view()
+        if path == "/metrics":
+            rows = [(number, slot.row) for number, slot in sorted(pod.keeper.slots.items())]
+            body = control.metrics(view, rows, pod.keeper.ends, pod.template_restarts)
+            self._asked = True
+            return 200, "text/plain; version=0.0.4", body
+        self._asked = self._asked or path == "/sessions"
+        good = {"/livez": pod.phase != "failed", "/readyz": view["ready"]}.get(path, True)
+        return control.json_answer(200 if good else 503, view)
+
+    def view(self) -> dict[str, Any]:
+        pod, now_ns = self._pod, time.monotonic_ns()
+        return {
+            "pool": pod.paths.pool,
+            "service": pod.spec.name,
+            "version": pod.spec.version,
+            "phase": pod.phase,
+            "phaseSeconds": round(pod.loop.now() - pod.phase_at, 3),
+            "ready": pod.is_ready(),
+            "message": pod.message,
+            "settings": pod.keeper.settings.as_json(),
+            "warmed": pod.spec.warmup is not None,
+            "threads": pod.threads,
+            "sessions": [control.slot_view(slot, now_ns) for _, slot in sorted(pod.keeper.slots.items())],
+        }
+
+    def tick(self) -> None:
+        """Measure one session whose figure is old, if anybody has asked since the last."""
+        if not self._asked:
+            return
+        now = self._pod.loop.now()
+        for session in self._pod.keeper.sessions():
+            if session.pid and session.memory_at < now - _MEMORY_SECONDS:
+                session.memory_bytes = linux.memory_bytes(session.pid)
+                session.memory_at = now
+                return
+        self._asked = False
