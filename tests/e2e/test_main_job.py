@@ -2,7 +2,6 @@
 
 import json
 
-import pytest
 import yaml
 
 from support.cluster import apply, get, kubectl, wait_for
@@ -46,12 +45,8 @@ DOUBLE_AND_WAIT = "import time\n\n\ndef predict(x: float) -> float:\n    time.sl
 class TestOnePoolsLife:
     """In the order of the tests: one pool, changed again and again."""
 
-    @pytest.fixture(scope="class")
-    def namespace(self, restricted: str) -> str:
-        return restricted
-
-    def test_it_grows(self, namespace: str) -> None:
-        pool = publish(namespace, web_service("life"), session_pool("life", 1, 4))
+    def test_it_grows(self, restricted: str) -> None:
+        pool = publish(restricted, web_service("life"), session_pool("life", 1, 4))
         pool.until_success()
         first = {pod["metadata"]["uid"] for pod in pool.pods()}
         pool.patch(initialPoolSize=2)
@@ -59,11 +54,11 @@ class TestOnePoolsLife:
         assert all(len(pool.ready_pods(worker)) == 2 for worker in WORKERS)
         assert first <= {pod["metadata"]["uid"] for pod in pool.pods()}
 
-    def test_it_rolls_out_new_code_and_never_has_fewer_sessions(self, namespace: str, proxy: PodProxy) -> None:
-        pool = publish(namespace, web_service("life"), session_pool("life", 2, 4))
+    def test_it_rolls_out_new_code_and_never_has_fewer_sessions(self, restricted: str, proxy: PodProxy) -> None:
+        pool = publish(restricted, web_service("life"), session_pool("life", 2, 4))
         before = pool.until_success()["revision"]
         code = "def predict(x: float) -> float:\n    return 3 * x\n"
-        apply(web_service("life", code), namespace=namespace)
+        apply(web_service("life", code), namespace=restricted)
         fewest = 4
 
         def rolled_out() -> bool:
@@ -76,8 +71,8 @@ class TestOnePoolsLife:
         assert fewest == 4
         assert {proxy.call(pod, {"x": 2}).body["outputParameters"]["answer"] for pod in pool.ready_pods()} == {6.0}
 
-    def test_it_takes_over_timeouts_without_a_restart(self, namespace: str, proxy: PodProxy) -> None:
-        pool = publish(namespace, web_service("life", DOUBLE_AND_WAIT), session_pool("life", 1, 4))
+    def test_it_takes_over_timeouts_without_a_restart(self, restricted: str, proxy: PodProxy) -> None:
+        pool = publish(restricted, web_service("life", DOUBLE_AND_WAIT), session_pool("life", 1, 4))
         pool.until_success()
         uids = {pod["metadata"]["uid"] for pod in pool.pods()}
         pool.patch(requestTimeoutSeconds=2)
@@ -89,24 +84,24 @@ class TestOnePoolsLife:
         )
         assert {p["metadata"]["uid"] for p in pool.pods()} == uids
 
-    def test_it_shrinks(self, namespace: str) -> None:
-        pool = publish(namespace, web_service("life"), session_pool("life", 1, 4))
+    def test_it_shrinks(self, restricted: str) -> None:
+        pool = publish(restricted, web_service("life"), session_pool("life", 1, 4))
         pool.until_success()
         wait_for(lambda: len(pool.pods()) == 2, 60, "one session a worker")
 
-    def test_it_is_not_found_when_its_service_is_deleted_and_heals_when_it_is_back(self, namespace: str) -> None:
-        pool = publish(namespace, web_service("life"), session_pool("life", 1, 4))
+    def test_it_is_not_found_when_its_service_is_deleted_and_heals_when_it_is_back(self, restricted: str) -> None:
+        pool = publish(restricted, web_service("life"), session_pool("life", 1, 4))
         pool.until_success()
-        kubectl("delete", "webservice", "life", "-n", namespace)
+        kubectl("delete", "webservice", "life", "-n", restricted)
         assert pool.until_stalled("ServiceNotFound")["state"] in ("Pending", "NotFound")
         wait_for(lambda: pool.status()["state"] == "NotFound" and not pool.pods(), 60, "the sessions have ended")
-        apply(web_service("life"), namespace=namespace)
+        apply(web_service("life"), namespace=restricted)
         pool.until_success()
 
-    def test_deleting_it_leaves_nothing(self, namespace: str) -> None:
-        pool = publish(namespace, web_service("life"), session_pool("life", 1, 4))
+    def test_deleting_it_leaves_nothing(self, restricted: str) -> None:
+        pool = publish(restricted, web_service("life"), session_pool("life", 1, 4))
         pool.until_success()
-        kubectl("delete", "sessionpool", "life", "-n", namespace)
+        kubectl("delete", "sessionpool", "life", "-n", restricted)
         wait_for(lambda: not pool.pods(), 30, "the session pods are gone")
 
 
