@@ -129,12 +129,12 @@ def _container(pool: SessionPool, service: WebService, revision: Revision, pull_
     spec = service.spec
     limit = (spec.resources.get("limits") or {}).get("memory")
     mounts = [
-        {"name": "revision", "mountPath": names.REVISION_DIR, "readOnly": True},
-        {"name": "live", "mountPath": names.LIVE_DIR, "readOnly": True},
-        {"name": "work", "mountPath": names.WORK_DIR},
+        {"name": _volume("revision"), "mountPath": names.REVISION_DIR, "readOnly": True},
+        {"name": _volume("live"), "mountPath": names.LIVE_DIR, "readOnly": True},
+        {"name": _volume("work"), "mountPath": names.WORK_DIR},
     ]
     if revision.code.files:
-        mounts.append({"name": "code", "mountPath": names.CODE_DIR, "readOnly": True})
+        mounts.append({"name": _volume("code"), "mountPath": names.CODE_DIR, "readOnly": True})
     return {
         "name": names.CONTAINER,
         "image": revision.image,
@@ -186,11 +186,11 @@ def _volumes(service: WebService, revision: Revision) -> list[dict[str, Any]]:
             "name": "revision",
             "configMap": {"name": config_map, "items": [{"key": "session.json", "path": "session.json"}]},
         },
-        {"name": "live", "downwardAPI": {"items": [settings]}},
-        {"name": "work", "emptyDir": {}},
+        {"name": _volume("live"), "downwardAPI": {"items": [settings]}},
+        {"name": _volume("work"), "emptyDir": {}},
     ]
     if items:
-        volumes.append({"name": "code", "configMap": {"name": config_map, "items": items}})
+        volumes.append({"name": _volume("code"), "configMap": {"name": config_map, "items": items}})
     return volumes
 
 
@@ -208,6 +208,11 @@ def _resources(pool: SessionPool, of_one: Mapping[str, Any]) -> dict[str, Any]:
 
 def _code_keys(code: CodeFiles) -> list[str]:
     return [f"file-{index}" for index in range(len(code.files))]
+
+
+def _volume(name: str) -> str:
+    """The WebService's own volumes can not have names that begin so (the CRD says it)."""
+    return f"{names.VOLUME_PREFIX}-{name}"
 
 
 def _control(path: str) -> dict[str, Any]:

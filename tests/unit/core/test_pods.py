@@ -57,9 +57,12 @@ def test_settings_are_the_pools_for_process_and_one_for_pod() -> None:
 def test_code_in_folders_reaches_the_pod_as_folders() -> None:
     of = service(code={"inline": {"pkg/model.py": "x = 1\n", "service.py": "y = 2\n"}})
     volumes = {v["name"]: v for v in manifest(service_=of)["spec"]["volumes"]}
-    assert [item["path"] for item in volumes["code"]["configMap"]["items"]] == ["pkg/model.py", "service.py"]
+    assert [item["path"] for item in volumes["session-pools-code"]["configMap"]["items"]] == [
+        "pkg/model.py",
+        "service.py",
+    ]
     data = code_config_map(of, target_of(pool(), of).revision)["data"]
-    assert data[volumes["code"]["configMap"]["items"][0]["key"]] == "x = 1\n"
+    assert data[volumes["session-pools-code"]["configMap"]["items"][0]["key"]] == "x = 1\n"
 
 
 def test_code_that_is_no_text_is_kept_as_bytes() -> None:
@@ -70,5 +73,5 @@ def test_code_that_is_no_text_is_kept_as_bytes() -> None:
 
 def test_code_of_the_image_needs_no_code_volume() -> None:
     of = service(code={"imagePath": "/opt/service"})
-    assert "code" not in {v["name"] for v in manifest(service_=of)["spec"]["volumes"]}
+    assert "session-pools-code" not in {v["name"] for v in manifest(service_=of)["spec"]["volumes"]}
     assert target_of(pool(), of).revision.session["code"] == "/opt/service"

@@ -1,0 +1,93 @@
+"""Nodes that join, leave, are cordoned or lost, on real kubelets. The cluster is as before afterwards."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from support.cluster import CONTEXT, kubectl, wait_for
+from support.pools import WORKERS, Pool, publish, session_pool, web_service
+from support.tools import ROOT
+
+CLUSTER = CONTEXT.removeprefix("kind-")
+IMAGES = ("session-pools:dev", "session-pools-session:dev")
+JOINED = f"{CLUSTER}-worker3"
+
+
+def script(*command: str) -> None:
+    done = subprocess.run(
+        [str(ROOT / "tests/cluster" / command[0]), *command[1:]],
+        env=os.environ | {"CLUSTER": CLUSTER},
+        text=True,
+        capture_output=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def docker(*command: str) -> None:
+    subprocess.run(["docker", *command], check=True, capture_output=True, timeout=120)
+
+
+def row(pool: Pool, node: str) -> dict[str, object]:
+    return next((r for r in pool.status().get("nodes", []) if r["name"] == node), {})
+
+
+@pytest.fixture
+def pool(restricted: str) -> Iterator[Pool]:
+    made = publish(restricted, web_service("nodes"), session_pool("nodes"))
+    made.until_success()
+    yield made
+    kubectl("delete", "sessionpool", "nodes", "-n", restricted, "--cascade=foreground")
+
+
+def test_a_cordoned_node_keeps_its_session_and_gets_none(pool: Pool) -> None:
+    worker = WORKERS[1]
+    kubectl("cordon", worker)
+    try:
+        pool.patch(initialPoolSize=2)
+        wait_for(lambda: len(pool.ready_pods(WORKERS[0])) == 2, 60, "the other node has grown")
+        wait_for(lambda: row(pool, worker).get("state") == "Pending", 20, "the cordoned node is Pending")
+        assert str(row(pool, worker)["message"]).startswith("Cordoned")
+        assert len(pool.pods(worker)) == 1
+        assert pool.condition("Ready")["status"] == "True"
+    finally:
+        kubectl("uncordon", worker)
+    pool.until_success()
+
+
+def test_a_node_that_joins_is_filled_and_one_that_is_removed_disappears(pool: Pool) -> None:
+    try:
+        script("add-node", CLUSTER)
+        script("load", *IMAGES)
+        wait_for(lambda: row(pool, JOINED).get("state") == "Success", 120, "the joined node is Success")
+        assert pool.status()["nodeCounts"]["total"] == 3
+    finally:
+        docker("rm", "--force", "--volumes", JOINED)
+        kubectl("delete", "node", JOINED, "--ignore-not-found")
+    wait_for(lambda: not row(pool, JOINED), 90, "its row is gone")
+    pool.until_success()
+
+
+def test_a_lost_node_is_reported_not_churned_and_used_again_when_it_is_back(pool: Pool) -> None:
+    worker = WORKERS[1]
+    uids = {pod["metadata"]["uid"] for pod in pool.pods()}
+    docker("stop", "--time", "1", worker)
+    try:
+        wait_for(lambda: row(pool, worker).get("state") == "Pending", 120, "the lost node is Pending")
+        assert str(row(pool, worker)["message"]).startswith("NodeNotReady")
+        assert row(pool, WORKERS[0])["state"] == "Success"
+        assert pool.condition("Ready")["status"] == "True"
+        assert {pod["metadata"]["uid"] for pod in pool.pods()} == uids
+    finally:
+        docker("start", worker)
+        wait_for(
+            lambda: (
+                kubectl("wait", "--for=condition=Ready", f"node/{worker}", "--timeout=10s", check=False).returncode == 0
+            ),
+            120,
+            "the worker is back",
+        )
+    pool.until_success(180)
+    assert {pod["metadata"]["uid"] for pod in pool.pods()} == uids
