@@ -183,7 +183,7 @@ def _volumes(service: WebService, revision: Revision) -> list[dict[str, Any]]:
     settings = {"path": "settings", "fieldRef": {"fieldPath": f"metadata.annotations['{names.ANNOTATION_SETTINGS}']"}}
     volumes: list[dict[str, Any]] = [
         {
-            "name": "revision",
+            "name": _volume("revision"),
             "configMap": {"name": config_map, "items": [{"key": "session.json", "path": "session.json"}]},
         },
         {"name": _volume("live"), "downwardAPI": {"items": [settings]}},

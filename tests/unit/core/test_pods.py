@@ -62,7 +62,14 @@ def test_code_in_folders_reaches_the_pod_as_folders() -> None:
         "service.py",
     ]
     data = code_config_map(of, target_of(pool(), of).revision)["data"]
-    assert data[volumes["session-pools-code"]["configMap"]["items"][0]["key"]] == "x = 1\n"
+    assert data[items[0]["key"]] == "x = 1\n"
+
+
+def test_every_mount_has_its_volume_and_no_name_that_a_service_could_use() -> None:
+    spec = manifest(service_=service(volumes=[{"name": "data", "emptyDir": {}}]))["spec"]
+    ours = {v["name"] for v in spec["volumes"]} - {"data"}
+    assert {m["name"] for m in spec["containers"][0]["volumeMounts"]} == ours
+    assert all(name.startswith("session-pools-") for name in ours)
 
 
 def test_code_that_is_no_text_is_kept_as_bytes() -> None:
