@@ -20,6 +20,7 @@ from sessionpools.session.config import Paths, Settings
 from sessionpools.session.log import Log
 from sessionpools.session.loop import Loop
 from sessionpools.session.slots import (
+    CALLER_GONE,
     Action,
     Session,
     Slot,
@@ -236,7 +237,7 @@ class SlotKeeper:
         if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
             if number == linux.SIGIO:
-                return "caller gone"
+                return CALLER_GONE
             if number == linux.SIGKILL and self._out_of_memory():
                 return "OOMKilled"
             return linux.describe_status(status)

@@ -15,6 +15,7 @@ from sessionpools.session.state import Row
 
 _BACK_OFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)  # before the next session, by failures to start in a row
 STARTS_BEFORE_FAILURE = 3  # of one slot before Ready; then the pod fails
+CALLER_GONE = "caller gone"  # why a session ended
 # Killed at the request timeout only so much later: the gateway's own timeout answers 504 first.
 REQUEST_MARGIN_SECONDS = 1.0
 

@@ -19,7 +19,7 @@ from sessionpools.session.launcher import Child, spawn
 from sessionpools.session.log import Log
 from sessionpools.session.loop import Loop
 from sessionpools.session.observe import Observer
-from sessionpools.session.slots import STARTS_BEFORE_FAILURE, Session, Slot, back_off_seconds
+from sessionpools.session.slots import CALLER_GONE, STARTS_BEFORE_FAILURE, Session, Slot, back_off_seconds
 from sessionpools.session.warmup import WarmUpCall
 
 _TICK_SECONDS = 1.0
@@ -296,10 +296,8 @@ class Supervisor:
                 self.fail(termination.out_of_memory(session.phase, linux.MemoryCgroup().limit_bytes()))
             elif session.own_process and not session.serving:
                 self.fail(f"ProcessEnded: {reason} in {session.phase}")
-            else:
-                slot.failures = max(slot.failures, 1) if session.serving else slot.failures
-                if slot.started >= STARTS_BEFORE_FAILURE:
-                    self.fail(f"SessionEnded: {reason} before it had answered the warm-up")
+            elif slot.started >= STARTS_BEFORE_FAILURE and reason != CALLER_GONE:
+                self.fail(f"SessionEnded: {reason} before it had answered the warm-up")
 
     def template_stuck(self) -> None:
         if self.template is not None:

@@ -196,6 +196,9 @@ def _nothing(signum: int, frame: object) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     launch = Launch.loads(arguments[0])
+    for fd in (launch.channel_fd, launch.state_fd, launch.stack_fd, launch.listener_fd, *launch.connection_fds):
+        if fd >= 0:
+            os.set_inheritable(fd, False)  # not for the code's subprocesses
     # `python -m` put the current directory first; code is found by the revision's own path.
     if not getattr(sys.flags, "safe_path", False) and sys.path and sys.path[0] in ("", os.getcwd()):
         del sys.path[0]
