@@ -57,10 +57,8 @@ def test_settings_are_the_pools_for_process_and_one_for_pod() -> None:
 def test_code_in_folders_reaches_the_pod_as_folders() -> None:
     of = service(code={"inline": {"pkg/model.py": "x = 1\n", "service.py": "y = 2\n"}})
     volumes = {v["name"]: v for v in manifest(service_=of)["spec"]["volumes"]}
-    assert [item["path"] for item in volumes["session-pools-code"]["configMap"]["items"]] == [
-        "pkg/model.py",
-        "service.py",
-    ]
+    items = volumes["session-pools-code"]["configMap"]["items"]
+    assert [item["path"] for item in items] == ["pkg/model.py", "service.py"]
     data = code_config_map(of, target_of(pool(), of).revision)["data"]
     assert data[items[0]["key"]] == "x = 1\n"
 
