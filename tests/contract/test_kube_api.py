@@ -15,7 +15,6 @@ import pytest
 from sessionpools.kube.protocol import (
     CONFIG_MAPS,
     PODS,
-    SESSION_POOLS,
     AlreadyExists,
     Conflict,
     Gone,
@@ -48,8 +47,8 @@ async def test_a_taken_name_is_refused_as_already_existing(cluster: Cluster, nam
 async def test_an_absent_object_is_named_in_the_error(cluster: Cluster, name: str) -> None:
     with pytest.raises(NotFound, match=f'configmaps "{name}" not found'):
         await cluster.get(name)
-    with pytest.raises(NotFound, match=f'sessionpools.sessionpools.dev "{name}" not found'):
-        await cluster.get(name, SESSION_POOLS)
+    with pytest.raises(NotFound, match=f'{cluster.pools} "{name}" not found'):
+        await cluster.get(name, cluster.pools)
 
 
 async def test_a_resource_that_the_server_does_not_know_is_not_found(cluster: Cluster) -> None:

@@ -7,7 +7,6 @@ import uuid
 import pytest
 
 from sessionpools.kube.protocol import (
-    SESSION_POOLS,
     Json,
     NotFound,
 )
@@ -31,10 +30,10 @@ async def test_a_status_sent_with_a_create_is_dropped(cluster: Cluster, name: st
 async def test_generation_counts_changes_of_the_spec_only(cluster: Cluster, name: str) -> None:
     generations = [(await cluster.pool(name))["metadata"]["generation"]]
     await cluster.apply_status(name, {"state": "Pending"}, "contract")
-    await cluster.patch(name, {"metadata": {"annotations": {"a": "b"}}}, SESSION_POOLS)
-    await cluster.patch(name, {"status": {"state": "Success"}}, SESSION_POOLS)  # ignored
-    generations.append((await cluster.get(name, SESSION_POOLS))["metadata"]["generation"])
-    patched = await cluster.patch(name, {"spec": {"maxPoolSize": 3}}, SESSION_POOLS)
+    await cluster.patch(name, {"metadata": {"annotations": {"a": "b"}}}, cluster.pools)
+    await cluster.patch(name, {"status": {"state": "Success"}}, cluster.pools)  # ignored
+    generations.append((await cluster.get(name, cluster.pools))["metadata"]["generation"])
+    patched = await cluster.patch(name, {"spec": {"maxPoolSize": 3}}, cluster.pools)
     generations.append(patched["metadata"]["generation"])
     assert generations == [1, 1, 2]
     assert patched["status"]["state"] == "Pending"
@@ -89,7 +88,7 @@ async def test_no_precondition_keeps_a_status_from_an_object_made_anew(cluster: 
     await cluster.pool(name)
     body = {"metadata": {"name": name, "uid": str(uuid.uuid4())}, "status": {"state": "Pending"}}
     applied = await cluster.api.apply_status(
-        SESSION_POOLS, name, body, namespace=cluster.namespace, field_manager="contract"
+        cluster.pools, name, body, namespace=cluster.namespace, field_manager="contract"
     )
     assert applied["status"] == {"state": "Pending"}  # so whoever writes it must look again
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from sessionpools.kube.protocol import CONFIG_MAPS, SESSION_POOLS, Gone
+from sessionpools.kube.protocol import CONFIG_MAPS, Gone
 from support.kube_contract import Cluster
 
 
@@ -70,4 +70,4 @@ async def test_bookmarks_move_a_watch_on_that_sees_no_events(cluster: Cluster, n
 
 async def test_a_watch_from_too_long_ago_is_gone(cluster: Cluster) -> None:
     with pytest.raises(Gone):  # at version 1 there was no CRD yet
-        await cluster.events("1", 1, SESSION_POOLS)
+        await cluster.events("1", 1, cluster.pools)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from sessionpools.kube.events import EventRecorder, event_name
-from sessionpools.kube.protocol import EVENTS, SESSION_POOLS, ObjectRef
+from sessionpools.kube.protocol import EVENTS, ObjectRef
 from support.cluster import kubectl
 from support.kube_contract import Cluster
 
 
 async def test_an_event_is_written_counted_on_and_shown_by_kubectl_describe(cluster: Cluster, name: str) -> None:
     pool = await cluster.pool(name)
-    regarding = ObjectRef(SESSION_POOLS.api_version, "SessionPool", name, cluster.namespace, pool["metadata"]["uid"])
-    now = datetime.now(UTC)
+    regarding = ObjectRef(cluster.pools.api_version, "SessionPool", name, cluster.namespace, pool["metadata"]["uid"])
+    now = datetime.now(UTC) - timedelta(minutes=5)
     recorder = EventRecorder(cluster.api, "session-pools-controller", lambda: now)
     await recorder.record(regarding, "Warning", "SessionFailed", "No module named 'foo'", "StartSession")
     now += timedelta(minutes=5)
@@ -21,7 +21,7 @@ async def test_an_event_is_written_counted_on_and_shown_by_kubectl_describe(clus
     event = await cluster.get(event_name(regarding, "SessionFailed"), EVENTS)
     assert (event["count"], event["message"]) == (2, "No module named 'bar'")
     if not cluster.fake:
-        shown = kubectl("describe", "sessionpool", name, "--namespace", cluster.namespace).stdout
+        shown = kubectl("describe", str(cluster.pools), name, "--namespace", cluster.namespace).stdout
         assert "SessionFailed" in shown and "No module named 'bar'" in shown and "(x2 over 5m" in shown
 
 

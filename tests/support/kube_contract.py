@@ -13,7 +13,6 @@ import pytest
 from sessionpools.kube.protocol import (
     CONFIG_MAPS,
     PODS,
-    SESSION_POOLS,
     Json,
     KubeApi,
     NotFound,
@@ -29,6 +28,7 @@ class Cluster:
     api: KubeApi
     namespace: str
     node: str  # one that runs pods
+    pools: Resource  # SessionPools that no controller looks after
     fake: ApiServer | None = None
 
     def config_map(self, name: str, labels: dict[str, str] | None = None, **metadata: Any) -> Json:
@@ -49,13 +49,13 @@ class Cluster:
     async def apply_status(self, name: str, status: Json, manager: str) -> Json:
         body = {"status": status}
         return await self.api.apply_status(
-            SESSION_POOLS, name, body, namespace=self.namespace, field_manager=manager
+            self.pools, name, body, namespace=self.namespace, field_manager=manager
         )  # fmt: skip
 
     async def pool(self, name: str) -> Json:
         spec = {"serviceName": name, "serviceVersion": "v1", "initialPoolSize": 1, "maxPoolSize": 2}
-        return await self.api.create(SESSION_POOLS, {
-            "apiVersion": SESSION_POOLS.api_version, "kind": SESSION_POOLS.kind,
+        return await self.api.create(self.pools, {
+            "apiVersion": self.pools.api_version, "kind": self.pools.kind,
             "metadata": {"name": name}, "spec": spec, "status": {"state": "Success"},
         }, namespace=self.namespace)  # fmt: skip
 
