@@ -1,0 +1,52 @@
+"""The bars that figures are held to, all of them, and the words for figures that have none.
+
+Numbers and comparisons only; measures import names from here so that a bar can't be misspelt. Where the design of the
+product changes a bar, this file changes with it.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Bar:
+    """The range that a figure must be in; None is open on that side."""
+
+    at_most: float | None = None
+    at_least: float | None = None
+
+    def holds(self, value: float) -> bool:
+        above = self.at_least is None or value >= self.at_least
+        return above and (self.at_most is None or value <= self.at_most)
+
+    def __str__(self) -> str:
+        if self.at_least is not None and self.at_most is not None:
+            return f"{self.at_least:g} to {self.at_most:g}"
+        return f"≤ {self.at_most:g}" if self.at_most is not None else f"≥ {self.at_least:g}"
+
+
+# A run in which the same server differs more from itself than this says nothing about the others.
+CONTROL: Final = Bar(at_least=0.9, at_most=1.1)
+
+DIRECT_TO_DEF: Final = "direct call / FastAPI def"
+DIRECT_TO_ASYNC: Final = "direct call / FastAPI async def"
+MEMORY: Final = "further session, Process / interpreter of its own"
+FIRST_CALL: Final = "first call / warm p50, worst slot"
+GROWTH: Final = "burst of 10 calls of 100 ms on 2 of 10 sessions, slowest"
+REFILL_MEDIAN: Final = "killed session: slot answers again, median"
+REFILL_WORST: Final = "killed session: slot answers again, worst"
+FAILED_ELSEWHERE: Final = "killed session: requests failed in other slots"
+FAILED_OWN: Final = "killed session: requests failed per kill"
+
+BARS: Final = {
+    # What a call through the gateway is held to; a direct call is a part of one, so it must be better.
+    DIRECT_TO_DEF: Bar(at_most=0.6),
+    DIRECT_TO_ASYNC: Bar(at_most=0.9),
+    MEMORY: Bar(at_most=0.3),
+    FIRST_CALL: Bar(at_most=2),
+    GROWTH: Bar(at_most=150),
+    REFILL_MEDIAN: Bar(at_most=20),
+    REFILL_WORST: Bar(at_most=150),
+    FAILED_ELSEWHERE: Bar(at_most=0),
+    FAILED_OWN: Bar(at_most=1),
+}
