@@ -383,22 +383,3 @@ class Supervisor:
                 self._template_ended(self.template, status)
             else:
                 self.keeper.exited(pid, status)  # unknown ones were orphans of user code
-
-
-def supervise(paths: Paths) -> int:
-    """Run a session pod to its end; the exit code of the process."""
-    log = Log()
-    try:
-        spec = RevisionSpec.read(paths.revision_file)
-        supervisor = Supervisor(paths, spec, log)
-    except ConfigError as error:
-        log("failed", level="error", message=str(error))
-        termination.write(paths.termination_log, f"ConfigInvalid: {error}")
-        return 1
-    try:
-        return supervisor.run()
-    except Exception as error:
-        import traceback
-
-        supervisor.fail(f"SupervisorError: {type(error).__name__}: {error}", traceback.format_exc())
-        return 1

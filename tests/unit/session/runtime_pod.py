@@ -88,12 +88,13 @@ class Pod:
         *,
         settings: Mapping[str, Any] | None = None,
         env: Mapping[str, str] | None = None,
+        base_port: int = 0,
         **revision: Any,
     ) -> None:
         self.directory = directory
         self.work = directory / "work"
         self.termination_log = directory / "termination-log"
-        self.base_port = free_ports() + 1
+        self.base_port = base_port or free_ports() + 1
         self.control_port = self.base_port - 1
         self._env = dict(env or {})
         self._settings = {"initialPoolSize": 1, "maxPoolSize": 1, **(settings or {})}

@@ -240,6 +240,13 @@ def test_a_revision_that_cannot_be_read_is_reported(start_pod: StartPod) -> None
     assert failed(pod) == "ConfigInvalid: session.json has format 99, this runtime reads 1"
 
 
+def test_a_port_that_is_taken_is_reported(start_pod: StartPod) -> None:
+    first = start_pod(PLAIN)
+    second = start_pod(PLAIN, ready=False, env={}, base_port=first.base_port)
+    assert f"cannot listen on port {first.control_port}" in failed(second)
+    assert first.call({}).status == 200
+
+
 def test_a_failed_pod_leaves_no_process(start_pod: StartPod) -> None:
     pod = start_pod(
         """
