@@ -7,8 +7,10 @@ import random
 import time
 from pathlib import Path
 
+import certifi
 import pytest
 from kubernetes.aio.client import Configuration
+from kubernetes.aio.config import incluster_config
 
 from sessionpools.kube import client
 from sessionpools.kube.client import HttpKubeApi
@@ -226,3 +228,20 @@ async def test_a_context_that_does_not_exist_is_named(tmp_path: Path) -> None:
     config.write_text("apiVersion: v1\nkind: Config\ncontexts: []\nclusters: []\nusers: []\ncurrent-context: ''\n")
     with pytest.raises(Unreachable, match="other"):
         await client.connect("other", kubeconfig=str(config))
+
+
+async def test_in_a_cluster_a_rotated_token_is_read_from_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("one\n")
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(token))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", certifi.where())
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    credentials = Credentials.discover()
+    await credentials.load()
+    assert (credentials.url, credentials.authorization()) == ("https://10.96.0.1:443", "bearer one")
+    token.write_text("two\n")
+    assert await credentials.renew("bearer one")
+    assert credentials.authorization() == "bearer two"
