@@ -22,7 +22,10 @@ LIMIT_BYTES: Final = 1 << 20  # per request; a caller reads it, and it is logged
 
 
 class Console:
-    """Everything that this process and its children print, from now on."""
+    """Everything that this process and its children print, from now on.
+
+    Each request finds sys.stdout and sys.stderr as they are here, whatever the one before it did to them.
+    """
 
     def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
         self._limit = limit_bytes
@@ -33,17 +36,22 @@ class Console:
         fcntl.fcntl(self._fd, fcntl.F_SETFL, os.O_APPEND)
         os.dup2(self._fd, 1)
         os.dup2(self._fd, 2)
+        self._inode = os.fstat(self._fd).st_ino
         self._budget = _Budget(limit_bytes)
         self._open_streams()
 
     def take(self) -> bytes:
-        """What was printed since the last call. Two system calls when it was nothing."""
+        """What was printed since the last call. One system call when it was nothing."""
         try:
             self._out.flush()
             self._err.flush()
-        except (OSError, ValueError):  # the code closed them, or closed their descriptors
-            self._reopen()
-        size = os.fstat(self._fd).st_size
+            status = os.fstat(1)
+            if status.st_ino != self._inode or sys.stdout is not self._out or sys.stderr is not self._err:
+                raise ValueError
+        except (OSError, ValueError):  # the code closed or replaced them
+            self._restore()
+            status = os.fstat(self._fd)
+        size = status.st_size
         if not size:
             return b""
         data = os.pread(self._fd, min(size, self._limit), 0)
@@ -66,7 +74,8 @@ class Console:
         self._out = sys.stdout = _stream(1, self._budget, "strict")
         self._err = sys.stderr = _stream(2, self._budget, "backslashreplace")
 
-    def _reopen(self) -> None:
+    def _restore(self) -> None:
+        _flush(sys.stdout, sys.stderr)  # a stream of the code's own may hold something
         for fd in (1, 2):
             os.dup2(self._fd, fd)
         self._open_streams()

@@ -7,8 +7,13 @@ needed. Called by loading.py and invoke.py.
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Final
+
+_END_SECONDS: Final = 1.0  # the kernel needs microseconds
 
 
 class CoroutineRunner:
@@ -30,6 +35,7 @@ class CoroutineRunner:
             return
         import asyncio
 
+        before = {thread.native_id for thread in threading.enumerate()}
         try:
             tasks = asyncio.all_tasks(loop)
             for task in tasks:
@@ -40,3 +46,11 @@ class CoroutineRunner:
         finally:
             asyncio.set_event_loop(None)
             loop.close()
+        _await_end(before - {thread.native_id for thread in threading.enumerate()})
+
+
+def _await_end(threads: set[int | None]) -> None:
+    """Python has joined them, the kernel may not have: whoever counts threads now would see them still."""
+    deadline = time.monotonic() + _END_SECONDS
+    while any(os.path.exists(f"/proc/self/task/{thread}") for thread in threads) and time.monotonic() < deadline:
+        time.sleep(0.001)

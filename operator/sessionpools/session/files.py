@@ -67,10 +67,11 @@ def _content(directory: str, name: str) -> str | None:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would wait for ever
     except OSError:
         return None
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(fd)
+        return None
     with open(fd, "rb") as file:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            return None
         if status.st_size > MAX_FILE_BYTES:
             raise FileTooLargeError(f"output file {name!r} has {status.st_size} bytes; {MAX_FILE_BYTES} is the limit")
         return base64.b64encode(file.read()).decode("ascii")

@@ -82,10 +82,12 @@ def describe(error: BaseException, code: UserCode) -> str:
         frames = user_traceback(error, code)
     except Exception:  # no memory left, or an exception class that fails when it is looked at
         return _printable(first)
-    if frames.endswith(f"\n{first}\n"):
-        frames = frames[: -len(first) - 1]
-    elif frames == f"{first}\n":
-        frames = ""
+    # Python repeats it at the end, classes of modules with their module's name.
+    qualified = f"{type(error).__module__}.{type(error).__qualname__}{first[len(type(error).__name__) :]}"
+    for last in (first, qualified):
+        if f"\n{frames}".endswith(f"\n{last}\n"):
+            frames = frames[: -len(last) - 1]
+            break
     return _printable(_cut(f"{first}\n{frames}".rstrip("\n"), MAX_CHARACTERS))
 
 
