@@ -72,7 +72,7 @@ def of_script(inputs: Declared, outputs: Declared) -> Signature:
 def of_function(function: Callable[..., Any], inputs: Declared, outputs: Declared) -> Signature:
     """Raises SignatureError when function and declarations do not fit."""
     try:
-        signature = inspect.signature(function)
+        signature = _signature(function)
     except (TypeError, ValueError):
         raise SignatureError("has no signature that can be read") from None
     hints = _hints(function)
@@ -155,16 +155,34 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     if not hasattr(target, "__annotations__") or isinstance(target, type):
         target = getattr(target, "__init__" if isinstance(target, type) else "__call__", None)
     target = inspect.unwrap(target) if target is not None else None
-    annotations = getattr(target, "__annotations__", None) or {}
     scope = getattr(target, "__globals__", {})
     hints = {}
-    for name, annotation in annotations.items():
-        holder = types.SimpleNamespace(__annotations__={name: annotation})
+    for name, annotation in _annotations(target).items():
+
+        def holder() -> None: ...
+
+        holder.__annotations__ = {name: annotation}
         try:
             hints[name] = typing.get_type_hints(holder, globalns=scope)[name]
         except Exception:
             hints[name] = Any
     return hints
+
+
+def _annotations(target: Any) -> dict[str, Any]:
+    if sys.version_info >= (3, 14):  # annotations are evaluated when they are read
+        import annotationlib
+
+        return annotationlib.get_annotations(target, format=annotationlib.Format.FORWARDREF) if target else {}
+    return getattr(target, "__annotations__", None) or {}
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    if sys.version_info >= (3, 14):
+        import annotationlib
+
+        return inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF)
+    return inspect.signature(function)
 
 
 def read_annotation(annotation: Any) -> Input:
@@ -181,6 +199,9 @@ def read_annotation(annotation: Any) -> Input:
     if origin is typing.Annotated:
         return read_annotation(arguments[0])
     base = origin if origin is not None else annotation
+    for alias in ("__value__", "__supertype__"):  # `type X = ...` (numpy's NDArray is one) and NewType
+        if not isinstance(base, type) and hasattr(base, alias):
+            return read_annotation(getattr(base, alias))
     if base in (list, Sequence):
         plain = not arguments or read_annotation(arguments[0]).type in (*values.SCALARS, "vector")
         return Input("", "vector", form=values.LIST) if plain else Input("", "any")

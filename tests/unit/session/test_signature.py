@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import functools
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Optional, Union
+from typing import Annotated, Any, NewType, Optional, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,7 @@ class Size(enum.IntEnum):
         (Union[int, float], "numeric", "", False),  # noqa: UP007
         (int | str, "any", "", False),
         (Annotated[float, "unit: kg"], "numeric", "", False),
+        (NewType("Weight", float), "numeric", "", False),
         (dict, "any", "", False),
         (Size, "any", "", False),
         (Any, "any", "", False),
