@@ -52,7 +52,7 @@ CASES = [
     ),
     Case(
         "init-needs-memory", "OOMKilled", "memory",
-        code("def load():\n    global kept\n    kept = [bytes(2**20) for _ in range(2000)]\ndef predict(x): return x\n",
+        code("def load():\n    global kept\n    kept = [b'x' * 2**20 for _ in range(2000)]\ndef predict(x): return x\n",
              init="service:load", resources={"requests": {"memory": "32Mi"}, "limits": {"memory": "96Mi"}}),
         shown_as=("Error", "OOMKilled"),
     ),

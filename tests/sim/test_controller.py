@@ -305,3 +305,61 @@ async def test_the_service_shows_its_pool_and_the_running_signature(sim: Simulat
     assert status()["pool"] == "dedicated"
     assert status()["revision"] == sim.status()["revision"]
     assert status()["inputs"] == [{"name": "bmi", "type": "numeric", "required": True}]
+
+
+async def test_a_status_that_can_not_be_written_is_no_reason_not_to_act(sim: Simulation) -> None:
+    sim.server.fail("patch", SESSION_POOLS, 500, times=3)
+    sim.apply(sim.service(), sim.pool(initial=2))
+    await sim.until(lambda: len(sim.ready_pods()) == 4)
+    await sim.until_success()
+
+
+async def test_a_large_fill_stops_where_the_pool_is_changed(sim: Simulation) -> None:
+    sim.server.delay("create", PODS, 0.2)
+    sim.apply(sim.service(), sim.pool(initial=200, maximum=200))
+    await sim.until(lambda: len(creates(sim)) >= 16)
+    sim.edit_pool(initialPoolSize=1)
+    await sim.until(lambda: len(sim.pods()) == 2, seconds=30)
+    assert len(creates(sim)) < 200
+
+
+async def test_a_pod_with_stolen_labels_is_neither_counted_nor_touched(sim: Simulation) -> None:
+    await filled(sim)
+    stolen = sim.pods()[0]
+    metadata = {key: stolen["metadata"][key] for key in ("labels", "annotations")} | {"name": "intruder"}
+    body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [{"name": "c"}]}}
+    for namespace in (NAMESPACE, "elsewhere"):
+        sim.server.store.create(PODS, body | {"metadata": metadata | {"namespace": namespace}}, namespace)
+    sim.edit_pool(initialPoolSize=1)
+    await sim.until(lambda: len(sim.ready_pods()) == 2, "the pool has shrunk")
+    await sim.comes_to_rest()
+    assert len([p for p in sim.server.store.all(PODS) if p["metadata"]["name"] == "intruder"]) == 2
+
+
+async def test_a_revision_that_fails_is_said_while_the_old_sessions_serve(sim: Simulation) -> None:
+    await filled(sim, initial=1)
+    old = {pod["metadata"]["uid"] for pod in sim.pods()}
+    sim.kubelet.fate = lambda pod: (
+        Ready() if pod["metadata"]["uid"] in old else Crash("SyntaxError: invalid syntax (service.py, line 1)")
+    )
+    sim.edit_service(code={"inline": {"service.py": "def"}})
+    await sim.until(lambda: sim.condition("Stalled").get("reason") == "RevisionFailed")
+    assert sim.condition("Ready")["status"] == "True"
+    assert "SyntaxError" in sim.status()["nodes"][0]["message"]
+
+
+async def test_a_config_map_that_is_refused_is_said(sim: Simulation) -> None:
+    sim.server.fail("create", CONFIG_MAPS, 403, times=2, reason="Forbidden", message="exceeded quota: configs")
+    sim.apply(sim.service(), sim.pool(initial=1))
+    await sim.until(lambda: sim.condition("Stalled").get("reason") == "ConfigMapRefused")
+    await sim.until_success()
+
+
+async def test_status_of_a_later_version_does_not_hide_an_object(sim: Simulation) -> None:
+    await filled(sim)
+    uids = {pod["metadata"]["uid"] for pod in sim.pods()}
+    sim.server.store.edit(WEB_SERVICES, "score", {"status": {"pool": "of-a-later-version"}}, NAMESPACE)
+    await sim.stop_controller()
+    await sim.start_controller()
+    await sim.comes_to_rest()
+    assert {pod["metadata"]["uid"] for pod in sim.pods()} == uids

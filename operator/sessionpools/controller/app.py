@@ -16,7 +16,7 @@ from sessionpools.controller.report import Reporter
 from sessionpools.controller.services import ServiceReconciler
 from sessionpools.controller.store import Key, Kind, Store
 from sessionpools.kube.events import EventRecorder
-from sessionpools.kube.protocol import KubeApi
+from sessionpools.kube.protocol import KubeApi, KubeError
 
 __all__ = ["App"]
 
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 WORKERS = 8
 # Everything is looked at again this often, in case a change was missed for a reason that nobody thought of.
 RESYNC_SECONDS = 600.0
+HEARTBEAT_SECONDS = 5.0
 
 
 class App:
@@ -39,13 +40,18 @@ class App:
         pace: Pace | None = None,
     ) -> None:
         self.queue: WorkQueue[Key] = WorkQueue(self._reconcile, self._failed, min_interval=min_interval)
+        self.heartbeat = time.monotonic()  # when the event loop last turned
         self.store = Store(api, config.namespaces, self.queue.add)
         self.metrics = Metrics(self.store.pools.values, lambda: len(self.queue))
         self._pod_client = pod_client or PodClient()
         recorder = EventRecorder(api, names.FIELD_MANAGER, lambda: datetime.fromtimestamp(clock(), UTC))
         reporter = Reporter(api, recorder)
-        self._pools = PoolReconciler(api, self.store, self._pod_client, reporter, config, pace or Pace(), clock)
-        self._services = ServiceReconciler(self.store, self._pod_client, reporter, clock)
+        self._pools = PoolReconciler(
+            api, self.store, self._pod_client, reporter, config, pace or Pace(), clock, self.queue.add
+        )
+        self._services = ServiceReconciler(
+            self.store, self._pod_client, reporter, self._pools.handled_generation, clock
+        )
 
     async def run(self) -> None:
         """Until cancelled. Nothing is decided before the caches are complete."""
@@ -56,8 +62,14 @@ class App:
                 log.info("caches complete", extra={"pools": len(self.store.pools), "pods": len(self.store.pods)})
                 group.create_task(self.queue.run(WORKERS))
                 group.create_task(self._resync())
+                group.create_task(self._beat())
         finally:
             await self._pod_client.close()
+
+    async def _beat(self) -> None:
+        while True:
+            self.heartbeat = time.monotonic()
+            await asyncio.sleep(HEARTBEAT_SECONDS)
 
     async def _resync(self) -> None:
         while True:
@@ -68,9 +80,13 @@ class App:
     async def _reconcile(self, key: Key) -> float | None:
         with self.metrics.reconcile_seconds.labels(key.kind).time():
             reconciler = self._pools if key.kind is Kind.POOL else self._services
-            return await reconciler.reconcile(key)
+            again = await reconciler.reconcile(key)
+        known = self.store.pool(key) if key.kind is Kind.POOL else self.store.service(key)
+        if known is None:
+            self.queue.forget(key)
+        return again
 
     def _failed(self, key: Key, error: Exception) -> None:
         self.metrics.reconcile_errors.labels(key.kind).inc()
         fields = {"kind": key.kind, "namespace": key.namespace, "object": key.name, "error": str(error)}
-        log.warning("reconciliation failed", extra=fields, exc_info=error if log.isEnabledFor(logging.DEBUG) else None)
+        log.warning("reconciliation failed", extra=fields, exc_info=None if isinstance(error, KubeError) else error)

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from typing import Any, TypeVar
 
 from sessionpools.api import names
 from sessionpools.api.v1alpha1 import SessionPool
@@ -17,6 +18,8 @@ from sessionpools.kube.protocol import AlreadyExists, Conflict, Forbidden, Inval
 __all__ = ["Executor"]
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # A name that is still taken by a pod on its way out is followed by the next one; more of them than this means that
 # something else makes pods of these names.
@@ -33,13 +36,11 @@ class Executor:
         """Does all that `plan` says; returns why session pods were refused, by node name. A KubeError that may pass
         (the server is away, say) is raised after everything else was tried."""
         refused: dict[str, Failure] = {}
-        work = [self._delete(pool, delete) for delete in plan.deletes] + [self._patch(patch) for patch in plan.patches]
+        work: list[Awaitable[Any]] = [self._delete(pool, delete) for delete in plan.deletes]
+        work += [self._patch(patch) for patch in plan.patches]
         if target and plan.creates:
             work.append(self._create_all(pool, target, plan.creates, refused))
-        results = await asyncio.gather(*work, return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+        await _all(work)
         return refused
 
     async def _create_all(
@@ -47,14 +48,13 @@ class Executor:
     ) -> None:
         if not await self._still_wanted(pool):
             return
-        await self._ensure_config_map(target)
-        first, *others = creates
         # What is refused once (quota, pod security, an unknown service account) would be refused on every node.
-        failure = await self._create(pool, target, first)
+        first, *others = creates
+        failure = await self._ensure_config_map(target) or await self._create(pool, target, first)
         if failure:
             refused.update({create.node.name: failure for create in creates})
             return
-        failures = await asyncio.gather(*(self._create(pool, target, create) for create in others))
+        failures = await _all([self._create(pool, target, create) for create in others])
         refused.update({c.node.name: f for c, f in zip(others, failures, strict=True) if f})
 
     async def _still_wanted(self, pool: SessionPool) -> bool:
@@ -77,6 +77,8 @@ class Executor:
                 pool, target.service, target.revision, create.node, create.slot, incarnation, self._pull_policy
             )
             name = body["metadata"]["name"]
+            if self._store.awaits(pool.metadata.namespace, name):
+                return None
             try:
                 await self._api.create(protocol.PODS, body, namespace=pool.metadata.namespace)
             except AlreadyExists:
@@ -89,6 +91,7 @@ class Executor:
             except (Forbidden, Invalid) as error:
                 return Failure("PodRefused", f"PodRefused: {error.message}")
             else:
+                self._store.creation_accepted(pool.metadata.namespace, name)
                 log.info("pod created", extra={"pod": name, "node": create.node.name, "slot": create.slot, **_of(pool)})
                 return None
         return Failure("NameTaken", f"all names tried for slot {create.slot} are taken by pods that are being deleted")
@@ -126,13 +129,17 @@ class Executor:
         except (NotFound, Conflict):
             return
 
-    async def _ensure_config_map(self, target: Target) -> None:
+    async def _ensure_config_map(self, target: Target) -> Failure | None:
         body = manifests.code_config_map(target.service, target.revision)
         namespace = target.service.metadata.namespace
         try:
-            await self._api.create(protocol.CONFIG_MAPS, body, namespace=namespace)
-        except AlreadyExists:
-            await self._own_config_map(body, namespace)
+            try:
+                await self._api.create(protocol.CONFIG_MAPS, body, namespace=namespace)
+            except AlreadyExists:
+                await self._own_config_map(body, namespace)
+        except (Forbidden, Invalid) as error:
+            return Failure("ConfigMapRefused", f"ConfigMapRefused: {error.message}")
+        return None
 
     async def _own_config_map(self, body: Json, namespace: str) -> None:
         """The name holds the hash of the content, so one that exists has it; unless it belongs to a WebService of the
@@ -151,6 +158,15 @@ class Executor:
         if there["metadata"]:
             await self._api.delete(protocol.CONFIG_MAPS, name, namespace=namespace, uid=there["metadata"]["uid"])
         await self._api.create(protocol.CONFIG_MAPS, body, namespace=namespace)
+
+
+async def _all(work: Sequence[Awaitable[T]]) -> list[T]:
+    """The results, once everything was tried; raises the first error then."""
+    results = await asyncio.gather(*work, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in results if not isinstance(result, BaseException)]
 
 
 def _of(pool: SessionPool) -> dict[str, str]:

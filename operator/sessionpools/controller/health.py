@@ -1,11 +1,10 @@
 """/livez, /readyz and /metrics.
 
-Live: the work queue's workers turn, and the API server was heard of lately by every reflector (a watch sends bookmarks
+Live: the event loop turns, and the API server was heard of lately by every reflector (a watch sends bookmarks
 about each minute). While the API server is away a restart would not help, so only a long silence counts.
 Ready: the caches are complete.
 """
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,22 +17,22 @@ from sessionpools.controller.metrics import Metrics
 
 __all__ = ["Health", "serve"]
 
-STUCK_QUEUE_SECONDS = 60.0
+STUCK_LOOP_SECONDS = 60.0
 # Far longer than an API server's upgrade: a restart in the middle of one only costs the cache.
 SILENT_API_SECONDS = 900.0
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    queue_progress: Callable[[], float]  # loop time when a worker last looked for work
+    heartbeat: Callable[[], float]  # time.monotonic when the event loop last turned
     api_last_seen: Callable[[], float]  # time.monotonic
     synced: Callable[[], bool]
 
     def dead_because(self) -> str:
         """ "" while the controller is live."""
-        stuck = asyncio.get_running_loop().time() - self.queue_progress()
-        if self.synced() and stuck > STUCK_QUEUE_SECONDS:
-            return f"no worker has looked for work for {stuck:.0f} s"
+        stuck = time.monotonic() - self.heartbeat()
+        if self.synced() and stuck > STUCK_LOOP_SECONDS:
+            return f"the event loop has not turned for {stuck:.0f} s"
         silent = time.monotonic() - self.api_last_seen()
         if self.synced() and silent > SILENT_API_SECONDS:
             return f"the API server was not heard of for {silent:.0f} s"

@@ -1,6 +1,8 @@
 """Asks session pods on their control port what they do. One that does not answer in time has no report."""
 
 import asyncio
+import json
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,7 +15,7 @@ __all__ = ["PodClient"]
 
 TIMEOUT_SECONDS = 1.0
 AT_ONCE = 16
-ANSWER_AT_MOST_BYTES = 1024 * 1024  # the pod runs users' code: what it says is bounded and checked
+ANSWER_AT_MOST_BYTES = 256 * 1024  # the pod runs users' code: what it says is bounded and checked
 
 
 class PodClient:
@@ -46,10 +48,13 @@ class PodClient:
         url = f"http://{host}:{self._port}{path}"
         try:
             async with self._slots, self._session.get(url, allow_redirects=False) as response:
-                if response.status != 200 or (response.content_length or 0) > ANSWER_AT_MOST_BYTES:
+                body = await response.content.read(ANSWER_AT_MOST_BYTES + 1)
+                while len(body) <= ANSWER_AT_MOST_BYTES and (more := await response.content.read(65536)):
+                    body += more
+                if response.status != 200 or len(body) > ANSWER_AT_MOST_BYTES:
                     return None
-                return await response.json(content_type=None)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+                return json.loads(body)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError):
             return None
 
 
@@ -60,11 +65,16 @@ def _report(answer: Any) -> SessionReport | None:
             ready_sessions=sum(state in ("idle", "busy") for state in states),
             busy_sessions=states.count("busy"),
             phase=str(answer["phase"])[:200],
-            phase_seconds=float(answer["phaseSeconds"]),
+            phase_seconds=_bounded(answer["phaseSeconds"]),
             initial_seen=int(answer["settings"]["initialPoolSize"]),
             max_seen=int(answer["settings"]["maxPoolSize"]),
             warmed=bool(answer["warmed"]),
             threads=tuple(str(thread)[:100] for thread in answer["threads"][:20]),
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
+
+
+def _bounded(seconds: Any) -> float:
+    number = float(seconds)
+    return min(max(number, 0.0), 1e9) if math.isfinite(number) else 0.0

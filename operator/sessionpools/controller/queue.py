@@ -42,7 +42,6 @@ class WorkQueue(Generic[K]):
         self._last_start: dict[K, float] = {}
         self._failures: dict[K, int] = {}
         self._wake = asyncio.Event()
-        self.last_progress = 0.0  # loop time when a worker last took a key or found none due
 
     def __len__(self) -> int:
         return len(self._due)
@@ -94,7 +93,6 @@ class WorkQueue(Generic[K]):
     async def _next(self) -> K:
         loop = asyncio.get_running_loop()
         while True:
-            self.last_progress = loop.time()
             wait: float | None = None
             blocked = []
             key = None
@@ -117,8 +115,7 @@ class WorkQueue(Generic[K]):
             if key is not None:
                 return key
             self._wake.clear()
-            # Bounded, so that last_progress tells a quiet queue from a stuck loop.
-            await _wait(self._wake, min(wait, 5.0) if wait is not None else 5.0)
+            await _wait(self._wake, wait)
 
     def _backoff(self, key: K) -> float:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
@@ -126,7 +123,7 @@ class WorkQueue(Generic[K]):
         return delay * self._rng.uniform(0.75, 1.25)
 
 
-async def _wait(event: asyncio.Event, seconds: float) -> None:
+async def _wait(event: asyncio.Event, seconds: float | None) -> None:
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

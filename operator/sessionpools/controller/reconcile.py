@@ -1,32 +1,37 @@
-"""reconcile(key) for pools: observe, decide (core), write the status, carry out the plan.
+"""reconcile(key) for pools: observe, decide (core), write the status that was observed and carry out the plan."""
 
-The status is written before the plan is carried out, as it says what was observed and not what was intended.
-"""
-
+import asyncio
+import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 
 from sessionpools.api import names
-from sessionpools.api.v1alpha1 import SessionPool, SessionPoolStatus
+from sessionpools.api.v1alpha1 import SessionPool, SessionPoolStatus, WebService
 from sessionpools.controller.config import Config
 from sessionpools.controller.execute import Executor
 from sessionpools.controller.inquiry import Inquiry
 from sessionpools.controller.podclient import PodClient
 from sessionpools.controller.report import Reporter
-from sessionpools.controller.store import Key, Store
+from sessionpools.controller.store import Key, Store, service_key
 from sessionpools.core import naming
+from sessionpools.core.keys import service_of
 from sessionpools.core.model import Failure
 from sessionpools.core.placement import Place, place
-from sessionpools.core.plan import plan
+from sessionpools.core.plan import Plan, plan
 from sessionpools.core.revision import CodeFiles
 from sessionpools.core.status import Observation, pool_status
-from sessionpools.core.target import Blocked, CodeProblem, Target, needs_config_map, service_of, target
+from sessionpools.core.target import Blocked, CodeProblem, Target, needs_config_map, target
 from sessionpools.kube import protocol
 from sessionpools.kube.code import read_code
-from sessionpools.kube.protocol import KubeApi, NotFound
+from sessionpools.kube.protocol import Forbidden, KubeApi, KubeError, NotFound
 
 __all__ = ["Pace", "PoolReconciler"]
+
+log = logging.getLogger(__name__)
+
+# So many session pods are created in one run: the next one sees a change of the pool, and other pools have their turn.
+CREATES_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +45,18 @@ class Pace:
     written: float = 5.0  # the watch shows a status that was written within this time
 
 
+@dataclass(frozen=True, slots=True)
+class _Code:
+    """A user's ConfigMap as it was read."""
+
+    name: str
+    read_at: float
+    content: CodeFiles | CodeProblem
+
+
 @dataclass(slots=True)
 class _Memory:
-    """What is remembered of a pool between two runs; all of it can be lost."""
+    """What is remembered of a pool between two runs; all of it can be lost. Times are monotonic seconds."""
 
     uid: str
     inquiry: Inquiry = field(default_factory=Inquiry)
@@ -50,6 +64,9 @@ class _Memory:
     refused_at: float = 0.0
     status: SessionPoolStatus | None = None  # as last written, until the watch shows it
     written_at: float = -1e9
+    code: _Code | None = None
+    settled: bool = False  # as the status says: no rollout or change is under way
+    collected: str = ""  # the revision after whose rollout old code was collected
 
 
 class PoolReconciler:
@@ -62,6 +79,8 @@ class PoolReconciler:
         config: Config,
         pace: Pace,
         clock: Callable[[], float],
+        enqueue: Callable[[Key], None],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._api = api
         self._store = store
@@ -70,8 +89,11 @@ class PoolReconciler:
         self._config = config
         self._pace = pace
         self._clock = clock
+        self._enqueue = enqueue
+        self._monotonic = monotonic
         self._executor = Executor(api, store, config.pull_policy)
         self._memory: dict[Key, _Memory] = {}
+        self._generations: dict[str, int] = {}
 
     async def reconcile(self, key: Key) -> float | None:
         """Returns the seconds after which the pool has to be looked at again, or None."""
@@ -81,25 +103,35 @@ class PoolReconciler:
             return None
         memory = self._memory_of(key, found)
         pool = self._with_latest_status(found, memory)
-        now = self._clock()
-        goal = await self._target(pool)
-        seen, ask_again = await self._observe(pool, goal, memory, now)
-        after = await self._report(seen, memory, now)
-        steps = plan(pool, goal, seen.places, seen.pods, seen.reports, now)
-        held = memory.refused_at + self._pace.refused - now
-        if memory.refused and held > 0:
-            await self._executor.execute(pool, None, replace(steps, creates=()))
-        else:
-            refused = await self._executor.execute(pool, goal if isinstance(goal, Target) else None, steps)
-            after = 0.0 if refused != memory.refused else after  # the status says it at once
-            memory.refused, memory.refused_at, held = refused, now, self._pace.refused
-        return _soonest(
-            after,
-            steps.look_again_seconds,
-            held if memory.refused else None,
-            self._pace.config_map if self._code_config_map(pool) else None,
-            ask_again,
+        goal = await self._target(pool, memory)
+        seen, ask_again = await self._observe(pool, goal, memory)
+        steps = plan(pool, goal, seen.places, seen.pods, seen.reports, seen.now)
+        # The status says what was observed before the plan. That it can not be written is no reason not to act.
+        report, act = await asyncio.gather(
+            self._report(seen, memory), self._act(pool, goal, steps, memory), return_exceptions=True
         )
+        if isinstance(act, BaseException):
+            raise act
+        if isinstance(report, BaseException):
+            raise report
+        self._now_handled(goal)
+        return _soonest(
+            report,
+            act,
+            steps.look_again_seconds,
+            self._pace.config_map if memory.code else None,
+            ask_again,
+            await self._collect_garbage(seen, memory),
+        )
+
+    def handled_generation(self, service: WebService) -> int:
+        """The newest generation of the service that its pool has been planned for."""
+        return self._generations.get(service.metadata.uid, 0)
+
+    def _now_handled(self, goal: Target | Blocked) -> None:
+        if isinstance(goal, Target) and self.handled_generation(goal.service) < goal.service.metadata.generation:
+            self._generations[goal.service.metadata.uid] = goal.service.metadata.generation
+            self._enqueue(service_key(goal.service))
 
     def _memory_of(self, key: Key, pool: SessionPool) -> _Memory:
         memory = self._memory.get(key)
@@ -111,29 +143,35 @@ class PoolReconciler:
 
     def _with_latest_status(self, pool: SessionPool, memory: _Memory) -> SessionPool:
         """The pool with the status that was written last, while the watch has not shown it yet."""
-        if memory.status is None or self._clock() - memory.written_at > self._pace.written:
+        if memory.status is None or self._monotonic() - memory.written_at > self._pace.written:
             return pool
         return pool.model_copy(update={"status": memory.status})
 
-    async def _target(self, pool: SessionPool) -> Target | Blocked:
+    async def _target(self, pool: SessionPool, memory: _Memory) -> Target | Blocked:
         namespace = pool.metadata.namespace
         services = self._store.services_in(namespace)
-        name = self._code_config_map(pool)
-        code = await self._config_map_code(name, namespace) if name else None
+        name = needs_config_map(service_of(pool, services))
+        memory.code = await self._read_code(name, namespace, memory.code) if name else None
+        code = memory.code.content if memory.code else None
         return target(pool, self._store.pools_in(namespace), services, code, self._config.session_image)
 
-    def _code_config_map(self, pool: SessionPool) -> str:
-        return needs_config_map(service_of(pool, self._store.services_in(pool.metadata.namespace)))
-
-    async def _config_map_code(self, name: str, namespace: str) -> CodeFiles | CodeProblem:
+    async def _read_code(self, name: str, namespace: str, before: _Code | None) -> _Code:
+        now = self._monotonic()
+        # a little less than the interval, so that the run that comes for it does read
+        if before and before.name == name and now - before.read_at < self._pace.config_map * 0.9:
+            return before
         try:
-            return read_code(await self._api.get(protocol.CONFIG_MAPS, name, namespace=namespace))
+            content = await self._api.get(protocol.CONFIG_MAPS, name, namespace=namespace)
         except NotFound:
             message = f"the code's ConfigMap {name!r} does not exist in namespace {namespace!r}; create it"
-            return CodeProblem("ConfigMapNotFound", message)
+            return _Code(name, now, CodeProblem("ConfigMapNotFound", message))
+        except Forbidden as error:
+            problem = CodeProblem("ConfigMapForbidden", f"the code's ConfigMap {name!r}: {error.message}")
+            return _Code(name, now, problem)
+        return _Code(name, now, read_code(content))
 
     async def _observe(
-        self, pool: SessionPool, goal: Target | Blocked, memory: _Memory, now: float
+        self, pool: SessionPool, goal: Target | Blocked, memory: _Memory
     ) -> tuple[Observation, float | None]:
         """What there is, and in how many seconds a session pod should be asked again."""
         pods = self._store.pods_of(pool)
@@ -141,47 +179,62 @@ class PoolReconciler:
         all_places = (place(pool.spec.placement, node) for node in self._store.nodes.values())
         places: dict[str, Place] = {p.node.name: p for p in all_places if p.compute_node or p.node.name in holding}
         revision = goal.revision.name if isinstance(goal, Target) else ""
-        again = await memory.inquiry.ask(self._pod_client, pool, revision, pods, now, self._pace.starting)
-        return Observation(pool, goal, places, pods, dict(memory.inquiry.reports), dict(memory.refused)), again
+        again = await memory.inquiry.ask(self._pod_client, pool, revision, pods, self._monotonic(), self._pace.starting)
+        reports, refused = dict(memory.inquiry.reports), dict(memory.refused)
+        return Observation(pool, goal, places, pods, reports, refused, self._clock()), again
 
-    # --- report -----------------------------------------------------------------------------------------------------
+    # --- act and report ---------------------------------------------------------------------------------------------
 
-    async def _report(self, seen: Observation, memory: _Memory, now: float) -> float | None:
+    async def _act(self, pool: SessionPool, goal: Target | Blocked, steps: Plan, memory: _Memory) -> float | None:
+        """Carries the plan out; returns when the rest of it is due."""
+        now = self._monotonic()
+        held = memory.refused_at + self._pace.refused - now
+        if memory.refused and held > 0:
+            await self._executor.execute(pool, None, replace(steps, creates=()))
+            return held
+        batch = replace(steps, creates=steps.creates[:CREATES_AT_ONCE])
+        refused = await self._executor.execute(pool, goal if isinstance(goal, Target) else None, batch)
+        changed = refused != memory.refused
+        memory.refused, memory.refused_at = refused, now
+        if changed or (len(steps.creates) > len(batch.creates) and not refused):
+            return 0.0
+        return self._pace.refused if refused else None
+
+    async def _report(self, seen: Observation, memory: _Memory) -> float | None:
         """Writes the status if it differs, at most once a second; returns when to come back for it."""
-        pool = seen.pool
-        status = pool_status(seen, datetime.fromtimestamp(int(now), UTC))
+        pool, now = seen.pool, self._monotonic()
+        status = pool_status(seen)
+        memory.settled = not any(c.type == "Reconciling" and c.status == "True" for c in status.conditions)
         if status == pool.status:
             return None
         early = memory.written_at + self._pace.status - now
         if early > 0 and memory.status is not None:
             return early
-        if not await self._reporter.report(protocol.SESSION_POOLS, pool.metadata, pool.status, status):
-            return None
-        memory.status, memory.written_at = status, now
-        await self._collect_garbage(seen, status)
+        if await self._reporter.report(protocol.SESSION_POOLS, pool.metadata, pool.status, status):
+            memory.status, memory.written_at = status, now
         return None
 
-    async def _collect_garbage(self, seen: Observation, status: SessionPoolStatus) -> None:
-        """Once a rollout is over, the ConfigMaps of older revisions go; those of running pods stay."""
-        goal, before = seen.target, {c.type: c for c in seen.pool.status.conditions}
-        was = before.get("Reconciling")
-        now = next((c for c in status.conditions if c.type == "Reconciling"), None)
-        finished = was is not None and was.status == "True" and now is not None and now.status == "False"
-        if not (finished and isinstance(goal, Target)):
-            return
+    async def _collect_garbage(self, seen: Observation, memory: _Memory) -> float | None:
+        """Once a revision is rolled out, the ConfigMaps of older ones go; those of running pods stay. Returns when to
+        try again."""
+        goal = seen.target
+        if not isinstance(goal, Target) or not memory.settled or memory.collected == goal.revision.name:
+            return None
         namespace = goal.service.metadata.namespace
         in_use = {goal.revision.name, *(pod.owner.revision for pod in seen.pods)}
         selector = f"{names.LABEL_SERVICE}={naming.digest(goal.service.metadata.uid)}"
-        page = await self._api.list_page(protocol.CONFIG_MAPS, namespace=namespace, label_selector=selector)
-        for item in page["items"]:
-            metadata = item["metadata"]
-            if metadata["labels"].get(names.LABEL_REVISION) not in in_use:
-                try:
+        try:
+            page = await self._api.list_page(protocol.CONFIG_MAPS, namespace=namespace, label_selector=selector)
+            for metadata in (item["metadata"] for item in page["items"]):
+                if metadata["labels"].get(names.LABEL_REVISION) not in in_use:
                     await self._api.delete(
                         protocol.CONFIG_MAPS, metadata["name"], namespace=namespace, uid=metadata["uid"]
                     )
-                except NotFound:
-                    continue
+        except KubeError as error:  # NotFound among them: somebody else was faster
+            log.info("old code not collected", extra={"pool": seen.pool.metadata.name, "error": str(error)})
+            return self._pace.refused
+        memory.collected = goal.revision.name
+        return None
 
 
 def _soonest(*waits: float | None) -> float | None:

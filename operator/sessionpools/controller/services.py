@@ -5,13 +5,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from sessionpools.api.v1alpha1 import SessionPool
+from sessionpools.api.v1alpha1 import SessionPool, WebService
 from sessionpools.controller.podclient import PodClient
 from sessionpools.controller.report import Reporter
 from sessionpools.controller.store import Key, Store
+from sessionpools.core.keys import elder_of, pool_of
 from sessionpools.core.model import PodView
-from sessionpools.core.services import pool_of, service_status, signature_needed
-from sessionpools.core.target import duplicate_service_of
+from sessionpools.core.services import service_status, signature_needed
 from sessionpools.kube import protocol
 
 __all__ = ["ServiceReconciler"]
@@ -25,11 +25,13 @@ class ServiceReconciler:
         store: Store,
         pod_client: PodClient,
         reporter: Reporter,
+        handled_generation: Callable[[WebService], int],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._pod_client = pod_client
         self._reporter = reporter
+        self._handled_generation = handled_generation
         self._clock = clock
 
     async def reconcile(self, key: Key) -> float | None:
@@ -37,12 +39,12 @@ class ServiceReconciler:
         service = self._store.service(key)
         if service is None or service.metadata.deletion_timestamp:
             return None
-        duplicate = duplicate_service_of(service, self._store.services_in(key.namespace))
+        duplicate = elder_of(service, self._store.services_in(key.namespace))
         pool = pool_of(service, self._store.pools_in(key.namespace))
         wanted = duplicate is None and signature_needed(service, pool)
         signature = await self._signature(pool) if pool and wanted else None
         now = datetime.fromtimestamp(int(self._clock()), UTC)
-        status = service_status(service, duplicate, pool, signature, now)
+        status = service_status(service, duplicate, pool, signature, self._handled_generation(service), now)
         if status != service.status:
             await self._reporter.report(protocol.WEB_SERVICES, service.metadata, service.status, status)
         return SIGNATURE_INTERVAL_SECONDS if wanted and signature is None and self._ready_pods(pool) else None

@@ -33,7 +33,7 @@ async def run(config: Config) -> None:
     api = await connect()
     app = App(api, config)
     runner = await health.serve(
-        health.Health(lambda: app.queue.last_progress, lambda: app.store.last_seen, lambda: app.store.synced),
+        health.Health(lambda: app.heartbeat, lambda: app.store.last_seen, lambda: app.store.synced),
         app.metrics,
         config.http_port,
     )

@@ -4,20 +4,31 @@ Each change is turned into the keys that it concerns and handed to `enqueue`; no
 """
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import TypeVar
+
+from pydantic import ValidationError
 
 from sessionpools.api import names
 from sessionpools.api.v1alpha1 import SessionPool, WebService
+from sessionpools.core.keys import key_of
 from sessionpools.core.model import NodeView, PodView
 from sessionpools.core.observe import node_view, pod_view
 from sessionpools.kube import protocol
-from sessionpools.kube.protocol import KubeApi
+from sessionpools.kube.protocol import Json, KubeApi
 from sessionpools.kube.reflector import Reflector
 
-__all__ = ["Key", "Kind", "Store"]
+__all__ = ["Key", "Kind", "Store", "pool_key", "service_key"]
+
+M = TypeVar("M", SessionPool, WebService)
+
+
+# Far longer than a watch lags; then a pod that was created may have been deleted unseen (seconds).
+SHOWN_WITHIN_SECONDS = 30.0
 
 
 class Kind(StrEnum):
@@ -40,8 +51,9 @@ class Store:
         self._enqueue = enqueue
         self._pods: defaultdict[str, dict[str, PodView]] = defaultdict(dict)
         self._deleting: set[str] = set()
-        self.pools = Reflector(api, protocol.SESSION_POOLS, SessionPool.model_validate, self._pool_changed, scope)
-        self.services = Reflector(api, protocol.WEB_SERVICES, WebService.model_validate, self._service_changed, scope)
+        self._created: dict[tuple[str, str], float] = {}
+        self.pools = Reflector(api, protocol.SESSION_POOLS, _pool, self._pool_changed, scope)
+        self.services = Reflector(api, protocol.WEB_SERVICES, _service, self._service_changed, scope)
         self.pods = Reflector(
             api, protocol.PODS, pod_view, self._pod_changed, scope, label_selector=names.LABEL_POOL_UID
         )
@@ -83,7 +95,18 @@ class Store:
     def pods_of(self, pool: SessionPool) -> list[PodView]:
         """The pool's session pods, with those whose deletion was accepted marked even before the watch says so."""
         found = self._pods.get(pool.metadata.uid, {}).values()
-        return [replace(pod, deleting=True) if pod.uid in self._deleting else pod for pod in found]
+        return [
+            replace(pod, deleting=True) if pod.uid in self._deleting else pod
+            for pod in found
+            if pod.namespace == pool.metadata.namespace
+        ]
+
+    def creation_accepted(self, namespace: str, name: str) -> None:
+        self._created[namespace, name] = time.monotonic()
+
+    def awaits(self, namespace: str, name: str) -> bool:
+        """Whether this pod was created and the watch has not shown it yet."""
+        return time.monotonic() - self._created.get((namespace, name), -1e9) < SHOWN_WITHIN_SECONDS
 
     def deletion_accepted(self, pod: PodView) -> None:
         if pod.uid in self._pods.get(pod.owner.pool_uid, {}):
@@ -91,9 +114,9 @@ class Store:
 
     def all_keys(self) -> Iterable[Key]:
         for pool in self.pools.values():
-            yield _pool_key(pool)
+            yield pool_key(pool)
         for service in self.services.values():
-            yield _service_key(service)
+            yield service_key(service)
 
     # --- changes ----------------------------------------------------------------------------------------------------
 
@@ -101,28 +124,28 @@ class Store:
         pool = new or old
         if pool is None:
             return
-        self._enqueue(_pool_key(pool))
+        self._enqueue(pool_key(pool))
         for service in self.services_in(pool.metadata.namespace):
-            if _serves(pool, service):
-                self._enqueue(_service_key(service))
-        if old is None or new is None:  # one of two pools of the same service may have its turn now
-            for other in self.pools_in(pool.metadata.namespace):
-                if other.spec.service_name == pool.spec.service_name:
-                    self._enqueue(_pool_key(other))
+            if key_of(service) == key_of(pool):
+                self._enqueue(service_key(service))
+        if old is None or new is None or old.metadata.deletion_timestamp != new.metadata.deletion_timestamp:
+            for other in self.pools_in(pool.metadata.namespace):  # one of two pools of a service may have its turn now
+                if key_of(other) == key_of(pool):
+                    self._enqueue(pool_key(other))
 
     def _service_changed(self, old: WebService | None, new: WebService | None) -> None:
         service = new or old
         if service is None:
             return
-        self._enqueue(_service_key(service))
+        self._enqueue(service_key(service))
         if old and new and old.metadata.generation == new.metadata.generation and _same_life(old, new):
             return  # its status changed: no pool depends on that
         for pool in self.pools_in(service.metadata.namespace):
-            if _serves(pool, service):
-                self._enqueue(_pool_key(pool))
+            if key_of(pool) == key_of(service):
+                self._enqueue(pool_key(pool))
         for other in self.services_in(service.metadata.namespace):
-            if other.spec.name == service.spec.name and other.metadata.uid != service.metadata.uid:
-                self._enqueue(_service_key(other))
+            if key_of(other) == key_of(service):
+                self._enqueue(service_key(other))
 
     def _pod_changed(self, old: PodView | None, new: PodView | None) -> None:
         if old == new:
@@ -134,6 +157,7 @@ class Store:
                 del self._pods[old.owner.pool_uid]
             self._deleting.discard(old.uid)
         if new is not None:
+            self._created.pop((new.namespace, new.name), None)
             self._pods[new.owner.pool_uid][new.uid] = new
         for pod in filter(None, (old, new)):
             self._enqueue(Key(Kind.POOL, pod.namespace, pod.owner.pool))
@@ -142,19 +166,31 @@ class Store:
         if old == new:  # a heartbeat
             return
         for pool in self.pools.values():
-            self._enqueue(_pool_key(pool))
+            self._enqueue(pool_key(pool))
 
 
-def _pool_key(pool: SessionPool) -> Key:
+def pool_key(pool: SessionPool) -> Key:
     return Key(Kind.POOL, pool.metadata.namespace, pool.metadata.name)
 
 
-def _service_key(service: WebService) -> Key:
+def service_key(service: WebService) -> Key:
     return Key(Kind.SERVICE, service.metadata.namespace, service.metadata.name)
 
 
-def _serves(pool: SessionPool, service: WebService) -> bool:
-    return (pool.spec.service_name, pool.spec.service_version) == (service.spec.name, service.spec.version)
+def _pool(body: Json) -> SessionPool:
+    return _lenient(SessionPool, body)
+
+
+def _service(body: Json) -> WebService:
+    return _lenient(WebService, body)
+
+
+def _lenient(kind: type[M], body: Json) -> M:
+    """Without its status if that has values from a later version: they are no reason to lose sight of the object."""
+    try:
+        return kind.model_validate(body)
+    except ValidationError:
+        return kind.model_validate({key: value for key, value in body.items() if key != "status"})
 
 
 def _same_life(old: WebService, new: WebService) -> bool:

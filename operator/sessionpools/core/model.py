@@ -40,10 +40,13 @@ class PodPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a session does not become ready: `reason` CamelCase for machines, `message` one line for people."""
+    """Why a session does not become ready: `reason` CamelCase for machines, `message` one line for people.
+
+    One that `lasts` has happened again, or will: nothing gets better before somebody changes something."""
 
     reason: str
     message: str
+    lasts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class Ownership:
 
 @dataclass(frozen=True, slots=True)
 class PodView:
-    """A session pod. `changed_at` and `created_at` are seconds since the epoch."""
+    """A session pod. Times are seconds since the epoch."""
 
     namespace: str
     name: str
@@ -71,7 +74,6 @@ class PodView:
     ready: bool
     deleting: bool
     settings: str  # the raw annotation
-    image: str = ""
     address: str = ""
     failure: Failure | None = None
     started: bool = False  # its container runs, so its control port can be asked

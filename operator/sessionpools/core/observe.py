@@ -36,8 +36,12 @@ def node_view(node: Mapping[str, Any]) -> NodeView:
 
 
 def pod_view(pod: Mapping[str, Any]) -> PodView:
-    """Raises KeyError or ValueError for a pod that carries our pool label and not the others: not made by us."""
+    """Raises KeyError or ValueError for a pod that is not ours, whatever its labels say: it must be controlled by the
+    SessionPool that they name."""
     metadata = pod["metadata"]
+    owners = metadata.get("ownerReferences") or []
+    if not any(o["uid"] == metadata["labels"][names.LABEL_POOL_UID] and o.get("controller") for o in owners):
+        raise ValueError(f"pod {metadata['name']!r} is not controlled by the SessionPool that its labels name")
     labels, annotations = metadata["labels"], metadata.get("annotations") or {}
     status = pod.get("status") or {}
     container: Mapping[str, Any] = next(
@@ -62,7 +66,6 @@ def pod_view(pod: Mapping[str, Any]) -> PodView:
         ready=ready,
         deleting=metadata.get("deletionTimestamp") is not None,
         settings=annotations.get(names.ANNOTATION_SETTINGS, ""),
-        image=next((c["image"] for c in (pod.get("spec") or {}).get("containers", []) if c.get("image")), ""),
         address=status.get("podIP", ""),
         failure=None if ready else _failure(status, container),
         started="running" in (container.get("state") or {}),
@@ -82,15 +85,24 @@ def _failure(status: Mapping[str, Any], container: Mapping[str, Any]) -> Failure
     state = container.get("state") or {}
     ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated")
     waiting = state.get("waiting") or {}
-    if ended:
-        return _terminated(ended)
-    reason = waiting.get("reason", "")
-    if reason in _STARTING:
+    if ended and not _has_been_ready_since(status, state):
+        return _terminated(ended, container.get("restartCount", 0))
+    raw = waiting.get("reason", "")
+    if raw in _STARTING:
         return None
-    reason = _WAITING_REASONS.get(reason, reason)
+    reason = _WAITING_REASONS.get(raw, raw)
     image = container.get("image", "")
     detail = _line(waiting.get("message", ""))
-    return Failure(_camel(reason), f"{reason}: image {image}: {detail}" if "Image" in reason else f"{reason}: {detail}")
+    message = f"{reason}: image {image}: {detail}" if "Image" in reason else f"{reason}: {detail}"
+    return Failure(_camel(reason), message, lasts=raw not in _WAITING_REASONS)
+
+
+def _has_been_ready_since(status: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
+    """Whether the container that runs now was ready once: then how the one before it ended says nothing of today."""
+    started = (state.get("running") or {}).get("startedAt")
+    ready: Mapping[str, Any] = next((c for c in status.get("conditions") or [] if c["type"] == "Ready"), {})
+    changed = ready.get("lastTransitionTime")
+    return bool(started and changed) and _seconds(changed) > _seconds(started)
 
 
 def _unscheduled(condition: Mapping[str, Any]) -> Failure | None:
@@ -103,16 +115,19 @@ def _unscheduled(condition: Mapping[str, Any]) -> Failure | None:
     return Failure("Unschedulable", f"Unschedulable: {', '.join(missing) if missing else _line(message)}")
 
 
-def _terminated(ended: Mapping[str, Any]) -> Failure:
+def _terminated(ended: Mapping[str, Any], restarts: int) -> Failure:
+    """How the container ended. The first time may have been bad luck that a restart repairs; what the code says of
+    itself is not."""
     message = _summary(ended.get("message", ""))
-    if ended.get("reason") == "OOMKilled":
-        return Failure(
-            "OOMKilled", message if message.startswith("OOMKilled") else "OOMKilled: the memory limit is too low"
-        )
-    if not message:
-        return Failure("SessionFailed", f"the session pod's container ended with exit code {ended.get('exitCode')}")
     first_word = message.partition(":")[0]
-    return Failure(first_word if first_word in _OWN_REASONS else "SessionFailed", message)
+    again = restarts > 0
+    if ended.get("reason") == "OOMKilled" and first_word != "OOMKilled":
+        return Failure("OOMKilled", "OOMKilled: the memory limit is too low", lasts=again)
+    if not message:
+        message = f"the session pod's container ended with exit code {ended.get('exitCode')}"
+    if first_word in _OWN_REASONS:
+        return Failure(first_word, message, lasts=again or first_word != "OOMKilled")
+    return Failure("SessionFailed", message, lasts=again)
 
 
 def _ended_at(status: Mapping[str, Any], container: Mapping[str, Any], metadata: Mapping[str, Any]) -> float:

@@ -34,9 +34,11 @@ def place(placement: Placement, node: NodeView) -> Place:
         return Place(node, compute_node=False, may_stay=False, closed="the node does not match placement.nodeSelector")
     barring = [t for t in node.taints if t.effect in ("NoSchedule", "NoExecute")]
     bars = [t for t in barring if not any(_tolerates(toleration, t) for toleration in placement.tolerations)]
-    own = [t for t in bars if not t.key.startswith(_LIFECYCLE)]
+    # Tolerated for a while only: a new session would be evicted after that, and then the next one.
+    briefly = [t for t in barring if t not in bars and t.effect == "NoExecute" and _only_briefly(placement, t)]
+    own = [t for t in bars if not t.key.startswith(_LIFECYCLE)] + briefly
     if own:
-        stays = all(t.effect == "NoSchedule" for t in own)
+        stays = all(t.effect == "NoSchedule" or t in briefly for t in own)
         return Place(node, compute_node=False, may_stay=stays, closed=f"the node's taint {own[0].key} is not tolerated")
     return Place(node, compute_node=True, may_stay=True, closed=_closed(node, bars))
 
@@ -49,6 +51,10 @@ def _closed(node: NodeView, bars: Iterable[Taint]) -> str:
     for taint in bars:
         return f"NodeTainted: the node has the taint {taint.key} and gets no new sessions"
     return ""
+
+
+def _only_briefly(placement: Placement, taint: Taint) -> bool:
+    return all(t.toleration_seconds is not None for t in placement.tolerations if _tolerates(t, taint))
 
 
 def _tolerates(toleration: Toleration, taint: Taint) -> bool:

@@ -20,10 +20,12 @@ from sessionpools.core.target import Blocked, Target
 __all__ = ["CreatePod", "DeletePod", "Plan", "SettingsPatch", "plan", "pods_wanted"]
 
 # A pod that the kubelet will not run again (evicted, refused by the node) is replaced soon the first time, and then
-# after five minutes, doubled each time: no slot has more than two pods in five minutes.
+# after five minutes, doubled each time: no slot has more than two pods in five minutes. One that lived for
+# long was no part of such a series.
 REPLACE_FIRST_SECONDS: Final = 15.0
 REPLACE_AGAIN_SECONDS: Final = 300.0
 REPLACE_AT_MOST_SECONDS: Final = 1800.0
+LIVED_LONG_SECONDS: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,19 +106,22 @@ def _plan_node(
     gone = [pod for pod in pods if pod.owner.node_uid != place.node.uid]  # a node of the same name was replaced
     if not place.may_stay:
         return _delete(pods, "NodeNotEligible")
-    if not place.compute_node:
-        return _delete(gone, "NodeReplaced")
 
     wanted = pods_wanted(pool)
     current = [pod for pod in here if pod.owner.revision == target.revision.name]
     old = [pod for pod in here if pod.owner.revision != target.revision.name]
+    if not place.compute_node:  # nothing replaces what runs here: it may stay while it is what is wanted
+        return _delete([*gone, *old], "NodeNotEligible")
+    if place.closed:  # nothing can replace what is here: a rollout waits, and a lost node keeps what it has
+        excess = _shrink(here, len(here) - wanted, reports) if place.node.ready else []
+        return Plan(deletes=(*_delete(gone, "NodeReplaced").deletes, *excess))
+    if not gone and not old and len(here) == len(pods) == wanted:
+        return Plan()
     deletes = [
         *_delete(gone, "NodeReplaced").deletes,
         *_retire_old(pool, wanted, current, old, reports),
         *_shrink(current, len(current) - wanted, reports),
     ]
-    if place.closed:
-        return Plan(deletes=tuple(deletes))
     ended = [pod for pod in pods if pod.ended and not pod.deleting and pod.owner.node_uid == place.node.uid]
     held, replaced, due = _replace_ended(target.revision.name, ended, now)
     room = wanted + (pool.spec.update.max_surge if old else 0) - len(here) - len(held)
@@ -133,6 +138,8 @@ def _retire_old(
     reports: Mapping[str, SessionReport],
 ) -> list[DeletePod]:
     """Old sessions go as new ones are ready; those that are not ready serve nobody and go at once."""
+    if not old:
+        return []
     ready_old = [pod for pod in old if pod.ready]
     ready = len(ready_old) + sum(pod.ready for pod in current)
     spare = ready - max(wanted - pool.spec.update.max_unavailable, 0)
@@ -141,7 +148,9 @@ def _retire_old(
 
 
 def _shrink(current: Sequence[PodView], excess: int, reports: Mapping[str, SessionReport]) -> list[DeletePod]:
-    return [DeletePod(pod, "PoolResized") for pod in _idle_first(current, reports)[: max(excess, 0)]]
+    if excess <= 0:
+        return []
+    return [DeletePod(pod, "PoolResized") for pod in _idle_first(current, reports)[:excess]]
 
 
 def _idle_first(pods: Iterable[PodView], reports: Mapping[str, SessionReport]) -> list[PodView]:
@@ -161,7 +170,7 @@ def _replace_ended(
     next one does."""
     held, replaced, waits = [], [], []
     for pod in ended:
-        again = pod.owner.incarnation
+        again = 0 if pod.ended_at - pod.created_at > LIVED_LONG_SECONDS else pod.owner.incarnation
         delay = (
             min(REPLACE_AGAIN_SECONDS * 2.0 ** (again - 1), REPLACE_AT_MOST_SECONDS) if again else REPLACE_FIRST_SECONDS
         )

@@ -16,6 +16,8 @@ from sessionpools.core.revision import CodeFiles, Revision
 
 __all__ = ["code_config_map", "grace_seconds", "session_pod", "settings_of"]
 
+# Of all else (devices, huge pages) a request has to equal its limit.
+_DIVISIBLE: Final = frozenset({"cpu", "memory", "ephemeral-storage"})
 # Kept by a pod through a node's failure, as DaemonSet pods are: a lost node is reported, not churned.
 _STAYS_ON: Final = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
@@ -43,7 +45,7 @@ def grace_seconds(pool: SessionPool) -> int:
 
 def code_config_map(service: WebService, revision: Revision) -> dict[str, Any]:
     """The immutable copy of a revision: session.json and the code. Paths are volume items, as keys allow no slash."""
-    text: dict[str, str] = {"session.json": json.dumps(revision.session, sort_keys=True)}
+    text: dict[str, str] = {"session.json": revision.document}
     binary: dict[str, str] = {}
     for key, (_, content) in zip(_code_keys(revision.code), revision.code.files, strict=True):
         try:
@@ -198,11 +200,17 @@ def _resources(pool: SessionPool, of_one: Mapping[str, Any]) -> dict[str, Any]:
     """A Process pod requests what its initial sessions need and may use what its maximum needs."""
     if pool.spec.isolation is Isolation.POD:
         return dict(of_one)
-    factors = {"requests": max(pool.spec.initial_pool_size, 1), "limits": max(pool.spec.max_pool_size, 1)}
+    limits = of_one.get("limits") or {}
+    # As Kubernetes does it for a container: what has a limit and no request requests its limit.
+    requests = limits | (of_one.get("requests") or {})
+    initial, maximum = max(pool.spec.initial_pool_size, 1), max(pool.spec.max_pool_size, 1)
     return {
-        kind: {resource: quantity.times(value, factor) for resource, value in (of_one.get(kind) or {}).items()}
-        for kind, factor in factors.items()
-        if of_one.get(kind)
+        kind: {
+            resource: quantity.times(value, factor if resource in _DIVISIBLE else maximum)
+            for resource, value in values.items()
+        }
+        for kind, values, factor in (("requests", requests, initial), ("limits", limits, maximum))
+        if values
     }
 
 

@@ -42,6 +42,11 @@ class Revision:
     code: CodeFiles
     session: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def document(self) -> str:
+        """session.json"""
+        return json.dumps(self.session, sort_keys=True)
+
 
 def code_files_of(service: WebService) -> CodeFiles:
     """The code that stands in the WebService itself (inline), else none."""
@@ -97,8 +102,6 @@ def _content(pool: SessionPool, service: WebService, code: CodeFiles, session: M
             "resources": spec.resources,
             "isolation": pool.spec.isolation,
             "restartedAt": pool.metadata.annotations.get(names.ANNOTATION_RESTARTED_AT, ""),
-            # where sessions may run is in their pods, which can not be changed
-            "placement": pool.spec.placement.model_dump(by_alias=True, exclude_none=True, exclude={"node_selector"}),
         },
         sort_keys=True,
         separators=(",", ":"),

@@ -15,19 +15,13 @@ from sessionpools.api.v1alpha1 import (
     WebServiceStatus,
 )
 from sessionpools.core.status import condition
+from sessionpools.core.transitions import POOL_STALLED
 
-__all__ = ["parameters", "pool_of", "service_status", "signature_needed"]
+__all__ = ["parameters", "service_status", "signature_needed"]
 
-
-def pool_of(service: WebService, pools: Sequence[SessionPool]) -> SessionPool | None:
-    """The dedicated pool of a service: the oldest that has its name and version."""
-    same = [
-        pool
-        for pool in pools
-        if pool.metadata.namespace == service.metadata.namespace
-        and (pool.spec.service_name, pool.spec.service_version) == (service.spec.name, service.spec.version)
-    ]
-    return min(same, key=lambda p: (str(p.metadata.creation_timestamp or ""), p.metadata.uid), default=None)
+# Within the bounds of the CRD's status.
+MAX_PARAMETERS = 256
+MAX_NAME = 512
 
 
 def signature_needed(service: WebService, pool: SessionPool | None) -> bool:
@@ -43,21 +37,22 @@ def service_status(
     duplicate_of: WebService | None,
     pool: SessionPool | None,
     signature: Mapping[str, Any] | None,
+    handled: int,
     now: datetime,
 ) -> WebServiceStatus:
-    """`signature` is what a session of the pool's revision answered, None if none was asked or there is none yet."""
+    """`signature` is what a session of the pool's revision answered, None if none was asked or there is none yet: till
+    then the revision and the signature of the sessions before stand. `handled` is the newest generation of the service
+    that the pool has been planned for."""
     before = service.status
-    revision = pool.status.revision if pool else ""
-    known = signature is not None or before.revision == revision
     asked = parameters(signature)
-    inputs, outputs = asked if asked else (before.inputs, before.outputs) if known else ([], [])
+    inputs, outputs = asked or (before.inputs, before.outputs)
     return WebServiceStatus(
         observed_generation=service.metadata.generation,
-        revision=revision if known else "",
+        revision=pool.status.revision if pool and asked else before.revision,
         pool=PoolKind.DEDICATED if pool and not duplicate_of else PoolKind.NONE,
         inputs=inputs or _declared(service.spec.inputs),
         outputs=outputs or _declared(service.spec.outputs),
-        conditions=_conditions(service, duplicate_of, pool, now),
+        conditions=_conditions(service, duplicate_of, pool, handled, now),
     )
 
 
@@ -72,7 +67,12 @@ def parameters(
         outputs = [SignatureParameter.model_validate(item) for item in signature["outputs"]]
     except (KeyError, TypeError, ValidationError):
         return None
-    return inputs[:128], outputs[:128]
+    return _distinct(inputs), _distinct(outputs)
+
+
+def _distinct(given: list[SignatureParameter]) -> list[SignatureParameter]:
+    """What the CRD takes: distinct names of bounded length, and not too many."""
+    return list({p.name: p for p in given if 0 < len(p.name) <= MAX_NAME}.values())[:MAX_PARAMETERS]
 
 
 def _declared(given: Sequence[Any] | None) -> list[SignatureParameter]:
@@ -80,34 +80,36 @@ def _declared(given: Sequence[Any] | None) -> list[SignatureParameter]:
 
 
 def _conditions(
-    service: WebService, duplicate_of: WebService | None, pool: SessionPool | None, now: datetime
+    service: WebService, duplicate_of: WebService | None, pool: SessionPool | None, handled: int, now: datetime
 ) -> list[Condition]:
     generation, before = service.metadata.generation, service.status.conditions
 
     def make(type_: str, holds: bool, reason: str, message: str) -> Condition:
         return condition(before, type_, holds, reason, message, generation, now)
 
+    def verdict(ready: tuple[bool, str, str], reconciling: bool, stalled: tuple[str, str] | None) -> list[Condition]:
+        reason, message = stalled or ("Progressing", "nothing is in the way")
+        return [
+            make("Ready", *ready),
+            make("Reconciling", reconciling, "PoolReconciling" if reconciling else "UpToDate", ready[2]),
+            make("Stalled", stalled is not None, reason, message),
+        ]
+
     if duplicate_of:
         message = (
             f"WebService {duplicate_of.metadata.name!r} is older and has the same name {service.spec.name!r} and "
             f"version {service.spec.version!r}; delete one of them"
         )
-        return [
-            make("Ready", False, "DuplicateService", message),
-            make("Stalled", True, "DuplicateService", message),
-        ]
-    not_stalled = make("Stalled", False, "NoDuplicate", "no other WebService has this name and version")
+        return verdict((False, "DuplicateService", message), False, ("DuplicateService", message))
     if pool is None:
-        message = "no SessionPool has this service's name and version; create one"
-        return [make("Ready", False, "NoPool", message), not_stalled]
-    ready = next((c for c in pool.status.conditions if c.type == "Ready"), None)
-    if ready and ready.status == "True":
-        return [
-            make("Ready", True, "PoolReady", f"SessionPool {pool.metadata.name!r} has its sessions ready"),
-            not_stalled,
-        ]
-    detail = f": {ready.reason}" if ready else ""
-    return [
-        make("Ready", False, "PoolNotReady", f"SessionPool {pool.metadata.name!r} is not ready{detail}"),
-        not_stalled,
-    ]
+        return verdict((False, "NoPool", "no SessionPool has this service's name and version; create one"), False, None)
+    name = f"SessionPool {pool.metadata.name!r}"
+    if handled < generation:
+        return verdict((False, "PoolNotReady", f"{name} has not seen this generation yet"), True, None)
+    of_pool = {c.type: c for c in pool.status.conditions if c.status == "True"}
+    stalled = None
+    if "Stalled" in of_pool:
+        stalled = (POOL_STALLED, f"{name}: {of_pool['Stalled'].reason}: {of_pool['Stalled'].message}")
+    if "Ready" in of_pool:
+        return verdict((True, "PoolReady", f"{name} has its sessions ready"), "Reconciling" in of_pool, stalled)
+    return verdict((False, "PoolNotReady", stalled[1] if stalled else f"{name} is not ready"), stalled is None, stalled)

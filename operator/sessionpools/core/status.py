@@ -6,7 +6,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 from sessionpools.api.v1alpha1 import (
@@ -33,6 +33,8 @@ _Make = Callable[[str, bool | None, str, str], Condition]
 
 # A start that takes longer than this is shown with the phase that runs (seconds).
 LONG_PHASE_SECONDS = 5.0
+# Creating a container takes longer than this only if something is missing: a volume's Secret, say (seconds).
+LONG_CREATION_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Observation:
     pods: Sequence[PodView]
     reports: Mapping[str, SessionReport] = field(default_factory=dict)
     refused: Mapping[str, Failure] = field(default_factory=dict)
+    now: float = 0.0  # seconds since the epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +59,11 @@ class _Row:
     counts: bool
     updated: int
     old: int
-    failure: Failure | None
+    failure: Failure | None  # of the revision that is wanted, be it only that of a surge session
 
 
-def pool_status(seen: Observation, now: datetime) -> SessionPoolStatus:
+def pool_status(seen: Observation) -> SessionPoolStatus:
+    now = datetime.fromtimestamp(int(seen.now), UTC)
     rows = _rows(seen)
     states = [row.status.state for row in rows]
     counts = NodeCounts(
@@ -100,8 +104,7 @@ def _rows(seen: Observation) -> list[_Row]:
     """A row for each compute node, and for each other node that still holds session pods; those not Success first."""
     pods: dict[str, list[PodView]] = {name: [] for name, place in seen.places.items() if place.compute_node}
     for pod in seen.pods:
-        if not pod.ended:
-            pods.setdefault(pod.owner.node, []).append(pod)
+        pods.setdefault(pod.owner.node, []).append(pod)
     rows = [_row(seen, name, found) for name, found in pods.items()]
     return sorted(rows, key=lambda row: (row.status.state is State.SUCCESS, row.status.name))
 
@@ -111,12 +114,13 @@ def _row(seen: Observation, name: str, pods: Sequence[PodView]) -> _Row:
     belongs = place is not None and place.compute_node
     wanted = belongs and not seen.pool.metadata.deletion_timestamp and not _retired(seen.target)
     desired = seen.pool.spec.initial_pool_size if wanted else 0
-    usable = [pod for pod in pods if not pod.deleting and place is not None and place.node.ready]
+    held = [pod for pod in pods if not pod.ended]
+    usable = [pod for pod in held if not pod.deleting and place is not None and place.node.ready]
     sessions = {pod.uid: _ready_sessions(seen, pod) for pod in usable}
     ready = sum(sessions.values())
     revision = seen.target.revision.name if isinstance(seen.target, Target) else ""
     current = [pod for pod in usable if pod.owner.revision == revision]
-    failure = _failure(seen, name, [pod for pod in pods if pod.alive])
+    failure = _failure(seen, name, [pod for pod in pods if not pod.deleting])
     awaited = (
         wanted
         and place is not None
@@ -124,40 +128,47 @@ def _row(seen: Observation, name: str, pods: Sequence[PodView]) -> _Row:
         and isinstance(seen.target, Target)
         and pods_wanted(seen.pool) > 0
     )
-    missing = State.PENDING if pods or awaited else State.NOT_FOUND
-    state = State.SUCCESS if wanted and ready >= desired else missing
+    missing = State.PENDING if held or awaited else State.NOT_FOUND
+    # a node that sessions no longer belong to may keep those that it has (a NoSchedule taint)
+    enough = ready >= desired if wanted else ready > 0 and place is not None and place.may_stay
+    deleted = seen.pool.metadata.deletion_timestamp is not None or _retired(seen.target)
+    state = State.SUCCESS if enough and not deleted else missing
+    message = "" if state is State.SUCCESS and not failure else _message(seen, place, held, failure)
     return _Row(
         NodeStatus(
             name=name,
             state=state,
             desired=desired,
             ready=ready,
-            message="" if state is State.SUCCESS else _message(seen, place, pods, failure)[:MAX_NODE_MESSAGE],
+            message=message[:MAX_NODE_MESSAGE],
         ),
         counts=belongs and place is not None and place.counts,
         updated=sum(sessions[pod.uid] for pod in current),
-        old=sum(1 for pod in pods if pod.alive and revision and pod.owner.revision != revision),
-        failure=failure if state is not State.SUCCESS else None,
+        old=sum(1 for pod in held if pod.alive and revision and pod.owner.revision != revision),
+        failure=failure,
     )
 
 
 def _ready_sessions(seen: Observation, pod: PodView) -> int:
-    """Sessions of this pod that can take a call. A Process pod is Ready once all its initial sessions were; how many
-    there are after a resize, or with demand, only its report says."""
+    """Sessions of this pod that can take a call. A Process pod is Ready once all its initial sessions were; whether it
+    has grown to a new initialPoolSize its report says."""
     if not pod.ready:
         return 0
     if seen.pool.spec.isolation is Isolation.POD:
         return 1
-    report = seen.reports.get(pod.uid)
-    return report.ready_sessions if report else seen.pool.spec.initial_pool_size
+    initial, report = seen.pool.spec.initial_pool_size, seen.reports.get(pod.uid)
+    # More come and go with demand, unseen: what was asked once would be counted for ever.
+    return min(report.ready_sessions, initial) if report else initial
 
 
-def _failure(seen: Observation, node: str, alive: Sequence[PodView]) -> Failure | None:
+def _failure(seen: Observation, node: str, pods: Sequence[PodView]) -> Failure | None:
     """The newest revision's failure speaks for the node: an older one's is about code that is being replaced."""
     if node in seen.refused:
         return seen.refused[node]
     revision = seen.target.revision.name if isinstance(seen.target, Target) else ""
-    failed = [pod for pod in alive if pod.failure and not pod.ready]
+    failed = [pod for pod in pods if pod.failure and not pod.ready]
+    if any(pod.ready and pod.owner.revision == revision for pod in pods):  # what is old and fails will be replaced
+        failed = [pod for pod in failed if pod.owner.revision == revision]
     failed.sort(key=lambda pod: (pod.owner.revision != revision, pod.owner.slot))
     return failed[0].failure if failed else None
 
@@ -177,6 +188,12 @@ def _message(seen: Observation, place: Place | None, pods: Sequence[PodView], fa
     if long:
         slowest = max(long, key=lambda report: report.phase_seconds)
         return f"{slowest.phase} for more than {_step(slowest.phase_seconds)} s"
+    stuck = next(
+        (pod for pod in waiting if not pod.started and seen.now - pod.created_at >= LONG_CREATION_SECONDS), None
+    )
+    if stuck:
+        seconds = _step(seen.now - stuck.created_at)
+        return f"pod {stuck.name} waits for its volumes or image for more than {seconds} s: see kubectl describe pod"
     return "sessions are starting" if waiting else "sessions are awaited"
 
 
@@ -193,7 +210,8 @@ def _conditions(
 ) -> list[Condition]:
     generation, before = seen.pool.metadata.generation, seen.pool.status.conditions
     counted = [row for row in rows if row.counts]
-    failing = next((row for row in counted if row.failure), None)
+    failing = next((row for row in counted if row.failure and row.status.state is not State.SUCCESS), None)
+    failing = failing or next((row for row in counted if row.failure), None)
     summary = f"{sessions.ready} of {sessions.desired} sessions are ready on {counts.total} compute nodes"
 
     def make(type_: str, holds: bool | None, reason: str, message: str) -> Condition:
@@ -203,11 +221,13 @@ def _conditions(
         bool(counted) and all(row.status.state is State.SUCCESS for row in counted) and isinstance(seen.target, Target)
     )
     stalled = _stalled(seen, rows, failing)
-    rolling = sum(row.old for row in rows)
+    rolling = sum(row.old for row in counted)
     if is_ready:
         ready = make("Ready", True, "SessionsReady", summary)
     elif stalled:
         ready = make("Ready", False, stalled.reason, stalled.message)
+    elif failing and failing.failure:  # it may pass; the reason stands here at once all the same
+        ready = make("Ready", False, failing.failure.reason, _of_node(failing))
     else:
         ready = make("Ready", False, "SessionsStarting", f"{summary}; {_first_message(counted)}")
     if stalled:
@@ -239,11 +259,14 @@ def _stalled(seen: Observation, rows: Sequence[_Row], failing: _Row | None) -> F
         closed = [f"{row.status.name}: {row.status.message}" for row in rows if row.status.message]
         detail = "; ".join(closed[:3]) if closed else "no node matches placement.nodeSelector and tolerations"
         return Failure("NoEligibleNodes", f"no Ready, schedulable compute node: {detail}")
-    if failing and failing.failure:
-        return Failure(
-            failing.failure.reason, f"node {failing.status.name}: {failing.failure.message}"[:MAX_CONDITION_MESSAGE]
-        )
+    if failing and failing.failure and failing.failure.lasts:
+        reason = "RevisionFailed" if failing.status.state is State.SUCCESS else failing.failure.reason
+        return Failure(reason, _of_node(failing))
     return None
+
+
+def _of_node(row: _Row) -> str:
+    return f"node {row.status.name}: {row.failure.message}" if row.failure else ""
 
 
 def _stalled_condition(stalled: Failure | None, make: _Make) -> Condition:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from sessionpools.api.v1alpha1 import SessionPool, WebService
+from sessionpools.core.keys import elder_of, service_of
 from sessionpools.core.revision import CodeFiles, Revision, code_files_of, resolve
 
-__all__ = ["Blocked", "CodeProblem", "Target", "duplicate_service_of", "needs_config_map", "service_of", "target"]
+__all__ = ["Blocked", "CodeProblem", "Target", "needs_config_map", "target"]
 
-# etcd's limit for one object is 1.5 MiB and a ConfigMap's own is 1 MiB; what is around the code needs some of it.
-CODE_LIMIT_BYTES: Final = 1024 * 1024 - 64 * 1024
+# A ConfigMap holds 1 MiB, keys included (ConfigMap, in the Kubernetes API reference).
+CODE_LIMIT_BYTES: Final = 1024 * 1024 - 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,29 +39,6 @@ class CodeProblem:
     message: str
 
 
-def service_of(pool: SessionPool, services: Iterable[WebService]) -> WebService | None:
-    """The web service of a pool's namespace with its (case-sensitive) name and version; the oldest of two."""
-    key = (pool.spec.service_name, pool.spec.service_version)
-    same = [
-        s for s in services if (s.spec.name, s.spec.version) == key and s.metadata.namespace == pool.metadata.namespace
-    ]
-    return min(same, key=_age, default=None)
-
-
-def duplicate_service_of(service: WebService, services: Iterable[WebService]) -> WebService | None:
-    """The older WebService that has this one's name and version, if any: that one is served."""
-    key = (service.spec.name, service.spec.version)
-    older = [
-        s
-        for s in services
-        if s.metadata.namespace == service.metadata.namespace
-        and (s.spec.name, s.spec.version) == key
-        and s.metadata.uid != service.metadata.uid
-        and _age(s) < _age(service)
-    ]
-    return min(older, key=_age, default=None)
-
-
 def needs_config_map(service: WebService | None) -> str:
     """The name of the user's ConfigMap that holds the code, "" if the code is elsewhere."""
     source = service.spec.code.config_map if service else None
@@ -80,7 +58,7 @@ def target(
         return Blocked(
             "GenericPoolNotSupported", "a pool without serviceName is the generic pool, which does not work yet", True
         )
-    older = _older_pool(pool, pools)
+    older = elder_of(pool, pools)
     if older:
         return Blocked(
             "DuplicatePool",
@@ -103,15 +81,15 @@ def target(
         if isinstance(config_map_code, CodeProblem):
             return Blocked(config_map_code.reason, config_map_code.message)
         code = config_map_code or code
-    if code.size > CODE_LIMIT_BYTES:
-        return Blocked(
-            "CodeTooLarge",
-            f"{label}: its code has {code.size} bytes, at most {CODE_LIMIT_BYTES} fit; use imagePath",
-        )
     missing = _missing_file(service, code)
     if missing:
         return Blocked("InvalidCode", f"{label}: {missing}")
-    return Target(service, resolve(pool, service, code, default_image))
+    revision = resolve(pool, service, code, default_image)
+    size = code.size + len(revision.document.encode())
+    if size > CODE_LIMIT_BYTES:
+        message = f"{label}: code and warm-up input have {size} bytes, at most {CODE_LIMIT_BYTES} fit; use imagePath"
+        return Blocked("CodeTooLarge", message)
+    return Target(service, revision)
 
 
 def _key(pool: SessionPool) -> str:
@@ -124,22 +102,3 @@ def _missing_file(service: WebService, code: CodeFiles) -> str:
     if service.spec.script and code.files and service.spec.script not in paths:
         return f"script {service.spec.script!r} is not among its files: {', '.join(paths[:10])}"
     return ""
-
-
-def _older_pool(pool: SessionPool, pools: Iterable[SessionPool]) -> SessionPool | None:
-    key = (pool.spec.service_name, pool.spec.service_version)
-    older = [
-        p
-        for p in pools
-        if p.metadata.namespace == pool.metadata.namespace
-        and (p.spec.service_name, p.spec.service_version) == key
-        and p.metadata.uid != pool.metadata.uid
-        and not p.metadata.deletion_timestamp
-        and _age(p) < _age(pool)
-    ]
-    return min(older, key=_age, default=None)
-
-
-def _age(thing: SessionPool | WebService) -> tuple[str, str]:
-    """Oldest first; the uid decides between two of one second, so that the answer is the same each time."""
-    return (str(thing.metadata.creation_timestamp or ""), thing.metadata.uid)

@@ -6,7 +6,10 @@ from typing import Literal
 
 from sessionpools.api.v1alpha1 import Condition
 
-__all__ = ["Transition", "transitions"]
+__all__ = ["POOL_STALLED", "Transition", "transitions"]
+
+# A WebService's reason when its pool is Stalled: the Event about it is the pool's.
+POOL_STALLED = "PoolStalled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,7 @@ def transitions(before: Sequence[Condition], after: Sequence[Condition]) -> list
         match (now.type, now.status):
             case ("Ready", "True") if turned:
                 found.append(Transition("Normal", now.reason, now.message))
-            case ("Stalled", "True") if turned or (then and then.reason != now.reason):
+            case ("Stalled", "True") if now.reason != POOL_STALLED and (turned or (then and then.reason != now.reason)):
                 found.append(Transition("Warning", now.reason, now.message))
             case ("Reconciling", "True") if now.reason == "RollingOut" and (
                 turned or (then and then.reason != now.reason)

@@ -22,6 +22,7 @@ def pod(status: dict[str, Any], **metadata: Any) -> dict[str, Any]:
                 "sessionpools.dev/slot": "2",
                 "sessionpools.dev/incarnation": "1",
             },
+            "ownerReferences": [{"kind": "SessionPool", "uid": "p", "controller": True}],
             "annotations": {"sessionpools.dev/node": "worker-1", "sessionpools.dev/node-uid": "n"},
         }
         | metadata,
@@ -65,6 +66,9 @@ def test_a_pod_on_its_way_out_is_not_alive() -> None:
 
 
 def test_a_pod_of_others_with_our_label_is_refused() -> None:
+    copied = pod({}, ownerReferences=[{"kind": "ReplicaSet", "uid": "other", "controller": True}])
+    with pytest.raises(ValueError, match="not controlled"):
+        pod_view(copied)
     with pytest.raises((KeyError, ValueError)):
         pod_view(
             {"metadata": {"name": "x", "namespace": "d", "uid": "u", "labels": {"sessionpools.dev/pool-uid": "p"}}}
@@ -75,15 +79,39 @@ def test_a_pod_of_others_with_our_label_is_refused() -> None:
 def test_the_exception_that_ended_the_warm_up_is_read_from_the_termination_log(when: str) -> None:
     message = "ModuleNotFoundError: No module named 'foo' (import foo)\nTraceback...\n  more"
     ended = {when: {"terminated": {"exitCode": 1, "reason": "Error", "message": message}}}
-    assert failure({"phase": "Running", "containerStatuses": [container(**ended)]}) == Failure(
+    assert failure({"phase": "Running", "containerStatuses": [container(restartCount=1, **ended)]}) == Failure(
         "SessionFailed", "ModuleNotFoundError: No module named 'foo' (import foo)"
     )
 
 
 def test_of_a_log_that_stands_in_for_the_termination_log_the_last_line_is_taken() -> None:
     message = 'Traceback (most recent call last):\n  File "x.py"\nKeyError: 3\n'
-    found = failure({"containerStatuses": [container(state={"terminated": {"exitCode": 1, "message": message}})]})
+    ended = {"terminated": {"exitCode": 1, "message": message}}
+    found = failure({"containerStatuses": [container(state=ended, restartCount=1)]})
     assert found == Failure("SessionFailed", "KeyError: 3")
+
+
+def test_the_first_crash_may_pass_and_the_second_lasts() -> None:
+    ended = {"terminated": {"exitCode": 1, "message": "OSError: no route (init)"}}
+    for restarts, lasts in ((0, False), (1, True)):
+        found = failure({"containerStatuses": [container(state=ended, restartCount=restarts)]})
+        assert found is not None
+        assert found.lasts is lasts
+
+
+def test_what_ended_before_the_container_was_ready_once_says_nothing_of_today() -> None:
+    status = {
+        "phase": "Running",
+        "conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": "2026-11-22T12:00:00Z"}],
+        "containerStatuses": [
+            container(
+                restartCount=1,
+                state={"running": {"startedAt": "2026-11-01T00:00:00Z"}},
+                lastState={"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
+            )
+        ],
+    }
+    assert failure(status) is None
 
 
 @pytest.mark.parametrize("reason", ["StartTimeout", "EntrypointNotFound", "EntrypointInvalid", "SyntaxError"])
@@ -107,7 +135,7 @@ def test_a_container_killed_for_memory_is_oom_killed_whoever_says_it() -> None:
 def test_the_two_turns_of_a_pull_that_fails_are_one_reason(reason: str) -> None:
     waiting = {"waiting": {"reason": reason, "message": "not found"}}
     assert failure({"phase": "Pending", "containerStatuses": [container(state=waiting)]}) == Failure(
-        "ImagePullBackOff", "ImagePullBackOff: image image:1: not found"
+        "ImagePullBackOff", "ImagePullBackOff: image image:1: not found", lasts=reason == "ImagePullBackOff"
     )
 
 

@@ -183,6 +183,24 @@ class TestNodes:
         t = target_of(p)
         assert deleted(planned(p, t, [node(labels={})], [pod(t, p, 0)])) == [(0, "NodeNotEligible")]
 
+    def test_a_lost_node_keeps_its_sessions_through_a_rollout(self) -> None:
+        p = pool(1, 4)
+        t = target_of(p)
+        assert planned(p, t, [node(ready=False)], [pod(t, p, 0, revision="old", ready=False)]) == Plan()
+
+    def test_a_cordoned_node_waits_with_a_rollout_and_still_shrinks(self) -> None:
+        p = pool(1, 4, update={"maxSurge": 0, "maxUnavailable": 1})
+        t = target_of(p)
+        closed = node(schedulable=False)
+        assert planned(p, t, [closed], [pod(t, p, 0, revision="old")]) == Plan()
+        assert deleted(planned(p, t, [closed], [pod(t, p, 0), pod(t, p, 1)])) == [(1, "PoolResized")]
+
+    def test_an_old_revision_leaves_a_node_where_nothing_can_replace_it(self) -> None:
+        p = pool(1, 4)
+        t = target_of(p)
+        tainted = node(taints=(Taint("team", "other", "NoSchedule"),))
+        assert deleted(planned(p, t, [tainted], [pod(t, p, 0, revision="old")])) == [(0, "NodeNotEligible")]
+
     def test_a_no_schedule_taint_keeps_what_runs(self) -> None:
         p = pool(2, 4)
         t = target_of(p)
@@ -191,7 +209,9 @@ class TestNodes:
 
 class TestEndedPods:
     def ended(self, p: SessionPool, t: Target, incarnation: int, seconds_ago: float) -> PodView:
-        return pod(t, p, 0, ready=False, phase=PodPhase.FAILED, incarnation=incarnation, ended_at=NOW - seconds_ago)
+        at = NOW - seconds_ago
+        made = pod(t, p, 0, ready=False, phase=PodPhase.FAILED, incarnation=incarnation, ended_at=at)
+        return replace(made, created_at=at)
 
     def test_one_holds_its_slot_during_the_back_off(self) -> None:
         p = pool(1, 1)
@@ -215,12 +235,18 @@ class TestEndedPods:
         ended = self.ended(p, t, incarnation, seconds_ago=REPLACE_AGAIN_SECONDS * 2 ** (incarnation - 1) - 1)
         assert planned(p, t, [node()], [ended]).creates == ()
 
+    def test_a_pod_that_lived_for_long_is_replaced_soon_whatever_its_incarnation(self) -> None:
+        p = pool(1, 1)
+        t = target_of(p)
+        ended = replace(self.ended(p, t, 7, seconds_ago=30), created_at=NOW - 86400)
+        assert slots(planned(p, t, [node()], [ended])) == [("worker-1", 0, 8)]
+
     def test_at_most_two_pods_stand_in_one_slot_within_five_minutes(self) -> None:
         p = pool(1, 1)
         t = target_of(p)
         started, incarnation, uids = 0.0, 0, 1
         for second in range(300):
-            there = replace(self.ended(p, t, incarnation, 0), ended_at=started)
+            there = replace(self.ended(p, t, incarnation, 0), created_at=started, ended_at=started)
             if plan(p, t, places(p, node()), [there], {}, float(second)).creates:
                 started, incarnation, uids = float(second), incarnation + 1, uids + 1
         assert uids == 2

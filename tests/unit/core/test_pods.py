@@ -45,6 +45,15 @@ def test_a_process_pod_requests_its_initial_and_is_limited_to_its_maximum() -> N
     assert env["SESSIONPOOLS_SESSION_MEMORY"] == str(512 * 1024 * 1024)
 
 
+def test_a_process_pod_requests_what_it_is_limited_to_where_no_request_is_given() -> None:
+    of = service(resources={"limits": {"memory": "1Gi", "nvidia.com/gpu": 1}})
+    container = manifest(process_pool(2, 8), of)["spec"]["containers"][0]
+    assert container["resources"] == {
+        "requests": {"memory": "2Gi", "nvidia.com/gpu": "8"},
+        "limits": {"memory": "8Gi", "nvidia.com/gpu": "8"},
+    }
+
+
 def test_the_grace_covers_pre_stop_drain_and_the_supervisors_own_end() -> None:
     assert grace_seconds(pool(drainTimeoutSeconds=60)) == 3 + 60 + 5
 

