@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from support.cluster import apply, get, kubectl, temporary_namespace, wait_for
-from support.pools import PodProxy, Pool, publish, session_pool, web_service
+from support.pools import POOLS, SERVICES, PodProxy, Pool, publish, session_pool, web_service
 
 SEEN_WITHIN_SECONDS = 10.0  # from Kubernetes showing it to the pool saying it
 WATCHED_SECONDS = 240.0
@@ -117,7 +117,7 @@ def look(seen: Watched) -> None:
         case = BY_NAME.get(pod["metadata"]["labels"].get("sessionpools.dev/pool", ""))
         if case and reasons(pod) & set(case.shown_as):
             seen.shown.setdefault(case.name, now)
-    pools = json.loads(kubectl("get", "sessionpools", "-n", seen.namespace, "-o", "json").stdout)["items"]
+    pools = json.loads(kubectl("get", POOLS, "-n", seen.namespace, "-o", "json").stdout)["items"]
     now = time.monotonic()
     for pool in pools:
         case, status = BY_NAME.get(pool["metadata"]["name"]), pool.get("status") or {}
@@ -190,7 +190,7 @@ def test_of_two_services_with_one_name_the_older_is_served_and_the_newer_says_so
     apply(web_service("second", name="Same"), namespace=restricted)
 
     def stalled() -> dict[str, Any] | None:
-        conditions = get("webservice", "second", restricted).get("status", {}).get("conditions", [])
+        conditions = get(SERVICES, "second", restricted).get("status", {}).get("conditions", [])
         return next((c for c in conditions if c["type"] == "Stalled" and c["status"] == "True"), None)
 
     found = wait_for(stalled, 30, "the newer service is Stalled")

@@ -5,7 +5,7 @@ import json
 import yaml
 
 from support.cluster import apply, get, kubectl, wait_for
-from support.pools import WORKERS, PodProxy, publish, session_pool, web_service
+from support.pools import POOLS, SERVICES, WORKERS, PodProxy, publish, session_pool, web_service
 from support.tools import ROOT
 
 
@@ -26,16 +26,16 @@ def test_the_diabetes_example_is_warm_on_every_worker_and_answers(restricted: st
     }
     assert len(answers) == 1
     assert json.loads(answers.pop())["score"] > 0
-    table = kubectl("get", "sessionpools", "-n", restricted).stdout.splitlines()
+    table = kubectl("get", POOLS, "-n", restricted).stdout.splitlines()
     assert table[0].split() == ["NAME", "SERVICE", "VERSION", "STATE", "READY", "DESIRED", "AGE"]
     assert table[1].split()[:6] == ["diabetes", "DiabetesScore", "v1.0.0", "Success", "6", "6"]
     shown = wait_for(
-        lambda: get("webservice", "diabetes", restricted)["status"].get("inputs"), 30, "the service shows its signature"
+        lambda: get(SERVICES, "diabetes", restricted)["status"].get("inputs"), 30, "the service shows its signature"
     )
     assert [(p["name"], p["type"]) for p in shown][:2] == [("age", "numeric"), ("sex", "integer")]
-    kubectl("wait", "--for=condition=Ready", "sessionpool/diabetes", "-n", restricted, "--timeout=10s")
-    kubectl("wait", "--for=condition=Ready", "webservice/diabetes", "-n", restricted, "--timeout=30s")
-    kubectl("delete", "sessionpool", "diabetes", "-n", restricted, "--cascade=foreground", "--timeout=60s")
+    kubectl("wait", "--for=condition=Ready", f"{POOLS}/diabetes", "-n", restricted, "--timeout=10s")
+    kubectl("wait", "--for=condition=Ready", f"{SERVICES}/diabetes", "-n", restricted, "--timeout=30s")
+    kubectl("delete", POOLS, "diabetes", "-n", restricted, "--cascade=foreground", "--timeout=60s")
     assert pool.pods() == []
 
 
@@ -92,7 +92,7 @@ class TestOnePoolsLife:
     def test_it_is_not_found_when_its_service_is_deleted_and_heals_when_it_is_back(self, restricted: str) -> None:
         pool = publish(restricted, web_service("life"), session_pool("life", 1, 4))
         pool.until_success()
-        kubectl("delete", "webservice", "life", "-n", restricted)
+        kubectl("delete", SERVICES, "life", "-n", restricted)
         assert pool.until_stalled("ServiceNotFound")["state"] in ("Pending", "NotFound")
         wait_for(lambda: pool.status()["state"] == "NotFound" and not pool.pods(), 60, "the sessions have ended")
         apply(web_service("life"), namespace=restricted)
@@ -101,7 +101,7 @@ class TestOnePoolsLife:
     def test_deleting_it_leaves_nothing(self, restricted: str) -> None:
         pool = publish(restricted, web_service("life"), session_pool("life", 1, 4))
         pool.until_success()
-        kubectl("delete", "sessionpool", "life", "-n", restricted)
+        kubectl("delete", POOLS, "life", "-n", restricted)
         wait_for(lambda: not pool.pods(), 30, "the session pods are gone")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from support.cluster import CONTEXT, kubectl, wait_for
-from support.pools import WORKERS, Pool, publish, session_pool, web_service
+from support.pools import POOLS, WORKERS, Pool, publish, session_pool, web_service
 from support.tools import ROOT
 
 CLUSTER = CONTEXT.removeprefix("kind-")
@@ -39,7 +39,7 @@ def pool(restricted: str) -> Iterator[Pool]:
     made = publish(restricted, web_service("nodes"), session_pool("nodes"))
     made.until_success()
     yield made
-    kubectl("delete", "sessionpool", "nodes", "-n", restricted, "--cascade=foreground")
+    kubectl("delete", POOLS, "nodes", "-n", restricted, "--cascade=foreground")
 
 
 def test_a_cordoned_node_keeps_its_session_and_gets_none(pool: Pool) -> None:

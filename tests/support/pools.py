@@ -20,6 +20,10 @@ DOUBLE: Final = "def predict(x: float) -> float:\n    return 2 * x\n"
 RESOURCES: Final = {"requests": {"cpu": "5m", "memory": "32Mi"}, "limits": {"memory": "256Mi"}}
 READY_SECONDS: Final = 120  # two cores start about three pods a second
 
+# In full: other CRDs may have the same short names.
+POOLS: Final = "sessionpools.sessionpools.dev"
+SERVICES: Final = "webservices.sessionpools.dev"
+
 Json = dict[str, Any]
 
 
@@ -58,7 +62,7 @@ class Pool:
     namespace: str
 
     def status(self) -> Json:
-        found: Json = get("sessionpool", self.name, self.namespace).get("status") or {}
+        found: Json = get(POOLS, self.name, self.namespace).get("status") or {}
         return found
 
     def condition(self, type_: str) -> Json:
@@ -69,7 +73,7 @@ class Pool:
 
     def patch(self, **spec: Any) -> None:
         body = json.dumps({"spec": spec})
-        kubectl("patch", "sessionpool", self.name, "-n", self.namespace, "--type=merge", "-p", body)
+        kubectl("patch", POOLS, self.name, "-n", self.namespace, "--type=merge", "-p", body)
 
     def pods(self, node: str = "") -> list[Json]:
         """Session pods that are not on their way out."""
@@ -85,7 +89,7 @@ class Pool:
         """Waits for Success of the pool as its spec stands now; returns the status."""
 
         def succeeded() -> Json | None:
-            body = get("sessionpool", self.name, self.namespace)
+            body = get(POOLS, self.name, self.namespace)
             status: Json = body.get("status") or {}
             current = status.get("observedGeneration") == body["metadata"]["generation"]
             settled = current and status["state"] == "Success" and self._is(status, "Reconciling", "False")
