@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from support.cluster import kubectl
 from support.pools import PodProxy, Pool
 from support.tools import ROOT
