@@ -34,6 +34,7 @@ class App:
         api: KubeApi,
         config: Config,
         *,
+        metrics: Metrics | None = None,
         pod_client: PodClient | None = None,
         clock: Callable[[], float] = time.time,
         min_interval: float = 0.1,
@@ -42,7 +43,8 @@ class App:
         self.queue: WorkQueue[Key] = WorkQueue(self._reconcile, self._failed, min_interval=min_interval)
         self.heartbeat = time.monotonic()  # when the event loop last turned
         self.store = Store(api, config.namespaces, self.queue.add)
-        self.metrics = Metrics(self.store.pools.values, lambda: len(self.queue))
+        self.metrics = metrics or Metrics()
+        self.metrics.watch(self.store.pools.values, lambda: len(self.queue))
         self._pod_client = pod_client or PodClient()
         recorder = EventRecorder(api, names.FIELD_MANAGER, lambda: datetime.fromtimestamp(clock(), UTC))
         reporter = Reporter(api, recorder)

@@ -7,6 +7,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from sessionpools.api.v1alpha1 import SessionPool
+from sessionpools.kube.protocol import Resource
 
 __all__ = ["Metrics"]
 
@@ -16,7 +17,7 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 class Metrics:
     """One registry per controller, so that several can live in one process (the simulation's)."""
 
-    def __init__(self, pools: Callable[[], Iterable[SessionPool]], queue_length: Callable[[], int]) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.reconcile_seconds = Histogram(
             "sessionpools_controller_reconcile_seconds",
@@ -31,7 +32,21 @@ class Metrics:
             ["kind"],
             registry=self.registry,
         )
+        self._api_seconds = Histogram(
+            "sessionpools_controller_api_seconds",
+            "Duration of calls to the API server; status 0: no answer.",
+            ["verb", "resource", "status"],
+            registry=self.registry,
+            buckets=_BUCKETS,
+        )
+
+    def watch(self, pools: Callable[[], Iterable[SessionPool]], queue_length: Callable[[], int]) -> None:
+        """Shows gauges of these pools and this queue from now on."""
         self.registry.register(_Gauges(pools, queue_length))
+
+    def api_call(self, verb: str, resource: Resource, status: int, seconds: float) -> None:
+        """kube.client calls this after each call."""
+        self._api_seconds.labels(verb, str(resource), str(status)).observe(seconds)
 
 
 class _Gauges(Collector):

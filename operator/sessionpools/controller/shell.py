@@ -15,6 +15,7 @@ from sessionpools.api import names
 from sessionpools.controller import health
 from sessionpools.controller.app import App
 from sessionpools.controller.config import Config
+from sessionpools.controller.metrics import Metrics
 from sessionpools.controller.store import Key, Kind
 from sessionpools.kube.client import connect
 from sessionpools.kube.protocol import SESSION_POOLS, WEB_SERVICES, Resource
@@ -30,11 +31,12 @@ async def run(config: Config) -> None:
     """The controller, until SIGTERM or SIGINT, or until one of its parts fails (an exception, so that Kubernetes
     restarts it)."""
     stop = asyncio.Event()
-    api = await connect()
-    app = App(api, config)
+    metrics = Metrics()
+    api = await connect(observe=metrics.api_call)
+    app = App(api, config, metrics=metrics)
     runner = await health.serve(
         health.Health(lambda: app.heartbeat, lambda: app.store.last_seen, lambda: app.store.synced),
-        app.metrics,
+        metrics,
         config.http_port,
     )
     core = asyncio.create_task(app.run(), name="controller")
