@@ -1,24 +1,29 @@
-"""Every example that needs no image of its own, as its README applies it, in the namespace that it names."""
+"""Every example, as its README applies it, in the namespace that it names; diabetes is in test_main_job."""
 
 import json
-from pathlib import Path
 
 import pytest
+import yaml
 
-from support.cluster import kubectl
+from support.cluster import cluster_script, docker, kubectl
 from support.pools import PodProxy, Pool
 from support.tools import ROOT
 
 EXAMPLES = ROOT / "manifests/examples"
-# own-image is built and loaded by hand, diabetes is the demo's and test_main_job's
-APPLIED = ("diabetes-process", "script-service", "configmap-code", "data-frame")
+APPLIED = ("diabetes-process", "script-service", "configmap-code", "data-frame", "own-image")
 
 
 @pytest.mark.parametrize("name", APPLIED)
 def test_an_example_gets_ready_and_answers_its_own_warm_up_call(name: str, proxy: PodProxy) -> None:
+    if name == "own-image":
+        # with the wheels that the build of our own images has left; where there are none it takes them from the index
+        wheels = ("PIP_NO_INDEX=1", "PIP_FIND_LINKS=/wheels") if any((ROOT / "images/wheels").glob("*.whl")) else ()
+        arguments = [word for wheel in wheels for word in ("--build-arg", wheel)]
+        docker("build", "-f", "manifests/examples/own-image/Containerfile", "-t", "sentiment:v1", *arguments, ".")
+        cluster_script("load", "sentiment:v1")
     rendered = kubectl("kustomize", str(EXAMPLES / name)).stdout
+    (namespace,) = (body["metadata"]["name"] for body in yaml.safe_load_all(rendered) if body["kind"] == "Namespace")
     kubectl("apply", "--filename", "-", input=rendered)
-    namespace = _namespace(EXAMPLES / name)
     try:
         listed = json.loads(kubectl("get", "sessionpools.sessionpools.dev", "-n", namespace, "-o", "json").stdout)
         (found,) = listed["items"]
@@ -31,9 +36,3 @@ def test_an_example_gets_ready_and_answers_its_own_warm_up_call(name: str, proxy
         assert answer.body["outputParameters"]
     finally:
         kubectl("delete", "namespace", namespace, "--wait=false")
-
-
-def _namespace(example: Path) -> str:
-    found = kubectl("create", "--dry-run=client", "-o", "json", "-f", str(example / "namespace.yaml")).stdout
-    name: str = json.loads(found)["metadata"]["name"]
-    return name

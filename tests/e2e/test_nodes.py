@@ -1,33 +1,14 @@
 """Nodes that join, leave, are cordoned or lost, on real kubelets. The cluster is as before afterwards."""
 
-import os
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
-from support.cluster import CONTEXT, kubectl, wait_for
+from support.cluster import CLUSTER, cluster_script, docker, kubectl, wait_for
 from support.pools import POOLS, WORKERS, Pool, publish, session_pool, web_service
-from support.tools import ROOT
 
-CLUSTER = CONTEXT.removeprefix("kind-")
 IMAGES = ("session-pools:dev", "session-pools-session:dev")
 JOINED = f"{CLUSTER}-worker3"
-
-
-def script(*command: str) -> None:
-    done = subprocess.run(
-        [str(ROOT / "tests/cluster" / command[0]), *command[1:]],
-        env=os.environ | {"CLUSTER": CLUSTER},
-        text=True,
-        capture_output=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def docker(*command: str) -> None:
-    subprocess.run(["docker", *command], check=True, capture_output=True, timeout=120)
 
 
 def row(pool: Pool, node: str) -> dict[str, object]:
@@ -59,8 +40,8 @@ def test_a_cordoned_node_keeps_its_session_and_gets_none(pool: Pool) -> None:
 
 def test_a_node_that_joins_is_filled_and_one_that_is_removed_disappears(pool: Pool) -> None:
     try:
-        script("add-node", CLUSTER)
-        script("load", *IMAGES)
+        cluster_script("add-node", CLUSTER)
+        cluster_script("load", *IMAGES)
         wait_for(lambda: row(pool, JOINED).get("state") == "Success", 120, "the joined node is Success")
         assert pool.status()["nodeCounts"]["total"] == 3
     finally:

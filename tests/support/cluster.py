@@ -15,10 +15,12 @@ from typing import Any, Final, TypeVar
 
 import pytest
 
-from support.tools import tool
+from support.tools import ROOT, tool
 
 CONTEXT: Final = os.environ.get("SESSIONPOOLS_TEST_CONTEXT", "kind-sessionpools-test")
+CLUSTER: Final = CONTEXT.removeprefix("kind-")
 COMMAND_SECONDS: Final = 120  # what hangs longer than this on a busy machine hangs for ever
+SCRIPT_SECONDS: Final = 280  # building or loading an image, joining a node
 POLL_SECONDS: Final = 0.2
 
 T = TypeVar("T")
@@ -55,6 +57,22 @@ def apply(*objects: Mapping[str, Any], namespace: str, context: str = CONTEXT) -
     """Applies objects as a user does."""
     documents = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
     kubectl("apply", "--namespace", namespace, "--filename", "-", input=documents, context=context)
+
+
+def cluster_script(*command: str) -> None:
+    """Runs a script of tests/cluster for the test cluster: `cluster_script("load", "image:tag")`."""
+    _run(str(ROOT / "tests/cluster" / command[0]), *command[1:])
+
+
+def docker(*command: str) -> None:
+    _run("docker", *command)
+
+
+def _run(*command: str) -> None:
+    environment = os.environ | {"CLUSTER": CLUSTER}
+    done = subprocess.run(command, env=environment, cwd=ROOT, text=True, capture_output=True, timeout=SCRIPT_SECONDS)
+    if done.returncode:
+        raise AssertionError(f"{' '.join(command)}: {done.stderr.strip()[-2000:]}")
 
 
 def require_cluster(context: str = CONTEXT) -> None:
