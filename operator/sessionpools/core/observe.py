@@ -87,14 +87,13 @@ def _failure(status: Mapping[str, Any], container: Mapping[str, Any]) -> Failure
     waiting = state.get("waiting") or {}
     if ended and not _has_been_ready_since(status, state):
         return _terminated(ended, container.get("restartCount", 0))
-    raw = waiting.get("reason", "")
-    if raw in _STARTING:
+    reason = waiting.get("reason", "")
+    if reason in _STARTING:
         return None
-    reason = _WAITING_REASONS.get(raw, raw)
+    reason = _WAITING_REASONS.get(reason, reason)
     image = container.get("image", "")
     detail = _line(waiting.get("message", ""))
-    message = f"{reason}: image {image}: {detail}" if "Image" in reason else f"{reason}: {detail}"
-    return Failure(_camel(reason), message, lasts=raw not in _WAITING_REASONS)
+    return Failure(_camel(reason), f"{reason}: image {image}: {detail}" if "Image" in reason else f"{reason}: {detail}")
 
 
 def _has_been_ready_since(status: Mapping[str, Any], state: Mapping[str, Any]) -> bool:

@@ -135,7 +135,7 @@ def test_a_container_killed_for_memory_is_oom_killed_whoever_says_it() -> None:
 def test_the_two_turns_of_a_pull_that_fails_are_one_reason(reason: str) -> None:
     waiting = {"waiting": {"reason": reason, "message": "not found"}}
     assert failure({"phase": "Pending", "containerStatuses": [container(state=waiting)]}) == Failure(
-        "ImagePullBackOff", "ImagePullBackOff: image image:1: not found", lasts=reason == "ImagePullBackOff"
+        "ImagePullBackOff", "ImagePullBackOff: image image:1: not found"
     )
 
 
