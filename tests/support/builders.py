@@ -3,7 +3,7 @@
 from typing import Any
 
 from sessionpools.api.v1alpha1 import Isolation, SessionPool, WebService
-from sessionpools.core.model import Failure, NodeView, Ownership, PodPhase, PodView, Taint
+from sessionpools.core.model import Failure, NodeView, Ownership, PodView, Taint
 from sessionpools.core.placement import Place, place
 from sessionpools.core.pods import settings_of
 from sessionpools.core.revision import code_files_of, resolve
@@ -58,7 +58,7 @@ def pod(
     revision: str = "",
     incarnation: int = 0,
     deleting: bool = False,
-    phase: PodPhase = PodPhase.RUNNING,
+    ended: bool = False,
     failure: Failure | None = None,
     settings: str | None = None,
     node_uid: str = "",
@@ -70,7 +70,7 @@ def pod(
         name=f"score-{name}-{on}-{slot}-{incarnation}",
         uid=f"pod-{name}-{on}-{slot}-{incarnation}",
         owner=Ownership("score", "pool-uid", on, node_uid or f"uid-{on}", name, slot, incarnation),
-        phase=phase,
+        ended=ended,
         ready=ready,
         deleting=deleting,
         settings=settings_of(pool_) if settings is None else settings,

@@ -6,9 +6,8 @@ passed on; nothing in here is changed after it is made.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
-__all__ = ["Failure", "NodeView", "Ownership", "PodPhase", "PodView", "SessionReport", "Taint"]
+__all__ = ["Failure", "NodeView", "Ownership", "PodView", "SessionReport", "Taint"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +27,6 @@ class NodeView:
     schedulable: bool  # not cordoned
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
-
-
-class PodPhase(StrEnum):
-    PENDING = "Pending"
-    RUNNING = "Running"
-    SUCCEEDED = "Succeeded"
-    FAILED = "Failed"
-    UNKNOWN = "Unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +61,6 @@ class PodView:
     name: str
     uid: str
     owner: Ownership
-    phase: PodPhase
     ready: bool
     deleting: bool
     settings: str  # the raw annotation
@@ -78,12 +68,9 @@ class PodView:
     failure: Failure | None = None
     started: bool = False  # its container runs, so its control port can be asked
     created_at: float = 0.0
-    ended_at: float = 0.0  # phase Failed or Succeeded: when
-
-    @property
-    def ended(self) -> bool:
-        """The kubelet will not run this pod again (evicted, node shut down): only another pod takes its place."""
-        return self.phase in (PodPhase.FAILED, PodPhase.SUCCEEDED)
+    # The kubelet will not run it again (evicted, node shut down): only another pod takes its place.
+    ended: bool = False
+    ended_at: float = 0.0
 
     @property
     def alive(self) -> bool:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from sessionpools.api import names
-from sessionpools.core.model import Failure, NodeView, Ownership, PodPhase, PodView, Taint
+from sessionpools.core.model import Failure, NodeView, Ownership, PodView, Taint
 
 __all__ = ["node_view", "pod_view"]
 
@@ -48,7 +48,7 @@ def pod_view(pod: Mapping[str, Any]) -> PodView:
         (c for c in status.get("containerStatuses") or [] if c["name"] == names.CONTAINER), {}
     )
     ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or [])
-    phase = PodPhase(status.get("phase") or "Pending")
+    ended = status.get("phase") in ("Failed", "Succeeded")
     return PodView(
         namespace=metadata["namespace"],
         name=metadata["name"],
@@ -62,7 +62,6 @@ def pod_view(pod: Mapping[str, Any]) -> PodView:
             slot=int(labels[names.LABEL_SLOT]),
             incarnation=int(labels[names.LABEL_INCARNATION]),
         ),
-        phase=phase,
         ready=ready,
         deleting=metadata.get("deletionTimestamp") is not None,
         settings=annotations.get(names.ANNOTATION_SETTINGS, ""),
@@ -70,7 +69,8 @@ def pod_view(pod: Mapping[str, Any]) -> PodView:
         failure=None if ready else _failure(status, container),
         started="running" in (container.get("state") or {}),
         created_at=_seconds(metadata.get("creationTimestamp")),
-        ended_at=_ended_at(status, container, metadata) if phase in (PodPhase.FAILED, PodPhase.SUCCEEDED) else 0.0,
+        ended=ended,
+        ended_at=_ended_at(status, container, metadata) if ended else 0.0,
     )
 
 

@@ -115,11 +115,12 @@ def _row(seen: Observation, name: str, pods: Sequence[PodView]) -> _Row:
     wanted = belongs and not seen.pool.metadata.deletion_timestamp and not _retired(seen.target)
     desired = seen.pool.spec.initial_pool_size if wanted else 0
     held = [pod for pod in pods if not pod.ended]
-    usable = [pod for pod in held if not pod.deleting and place is not None and place.node.ready]
-    sessions = {pod.uid: _ready_sessions(seen, pod) for pod in usable}
+    lost = place is None or not place.node.ready
+    serving = [] if lost else [pod for pod in held if pod.ready and not pod.deleting]
+    sessions = {pod.uid: _ready_sessions(seen, pod) for pod in serving}
     ready = sum(sessions.values())
     revision = seen.target.revision.name if isinstance(seen.target, Target) else ""
-    current = [pod for pod in usable if pod.owner.revision == revision]
+    current = [pod for pod in serving if pod.owner.revision == revision]
     failure = _failure(seen, name, [pod for pod in pods if not pod.deleting])
     awaited = (
         wanted
@@ -150,10 +151,8 @@ def _row(seen: Observation, name: str, pods: Sequence[PodView]) -> _Row:
 
 
 def _ready_sessions(seen: Observation, pod: PodView) -> int:
-    """Sessions of this pod that can take a call. A Process pod is Ready once all its initial sessions were; whether it
-    has grown to a new initialPoolSize its report says."""
-    if not pod.ready:
-        return 0
+    """Sessions of this Ready pod that can take a call. A Process pod is Ready once all its initial sessions were;
+    whether it has grown to a new initialPoolSize its report says."""
     if seen.pool.spec.isolation is Isolation.POD:
         return 1
     initial, report = seen.pool.spec.initial_pool_size, seen.reports.get(pod.uid)

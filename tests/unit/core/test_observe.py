@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sessionpools.core.model import Failure, PodPhase
+from sessionpools.core.model import Failure
 from sessionpools.core.observe import node_view, pod_view
 
 
@@ -57,7 +57,7 @@ def test_a_ready_pod_has_no_failure_and_says_where_it_belongs() -> None:
 
 def test_a_pod_that_the_api_server_has_just_accepted_is_pending() -> None:
     seen = pod_view(pod({}))
-    assert (seen.phase, seen.ready, seen.failure, seen.alive) == (PodPhase.PENDING, False, None, True)
+    assert (seen.ended, seen.ready, seen.failure, seen.alive) == (False, False, None, True)
 
 
 def test_a_pod_on_its_way_out_is_not_alive() -> None:

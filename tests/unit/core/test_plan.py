@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sessionpools.api.v1alpha1 import SessionPool
-from sessionpools.core.model import NodeView, PodPhase, PodView, SessionReport, Taint
+from sessionpools.core.model import NodeView, PodView, SessionReport, Taint
 from sessionpools.core.plan import REPLACE_AGAIN_SECONDS, REPLACE_FIRST_SECONDS, Plan, plan
 from sessionpools.core.target import Blocked, Target
 from support.builders import node, places, pod, pool, process_pool, service, target_of
@@ -210,7 +210,7 @@ class TestNodes:
 class TestEndedPods:
     def ended(self, p: SessionPool, t: Target, incarnation: int, seconds_ago: float) -> PodView:
         at = NOW - seconds_ago
-        made = pod(t, p, 0, ready=False, phase=PodPhase.FAILED, incarnation=incarnation, ended_at=at)
+        made = pod(t, p, 0, ready=False, ended=True, incarnation=incarnation, ended_at=at)
         return replace(made, created_at=at)
 
     def test_one_holds_its_slot_during_the_back_off(self) -> None:

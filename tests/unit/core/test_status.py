@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sessionpools.api.v1alpha1 import Condition, SessionPool, SessionPoolStatus, State
-from sessionpools.core.model import Failure, NodeView, PodPhase, PodView, SessionReport, Taint
+from sessionpools.core.model import Failure, NodeView, PodView, SessionReport, Taint
 from sessionpools.core.status import Observation, pool_status
 from sessionpools.core.target import Blocked, Target
 from support.builders import node, places, pod, pool, process_pool, target_of
@@ -131,7 +131,7 @@ def test_a_failure_that_may_pass_is_the_reason_of_ready_and_does_not_stall() -> 
 def test_an_evicted_session_is_reported_while_its_slot_is_held() -> None:
     p = pool(1, 4)
     t = target_of(p)
-    evicted = pod(t, p, 0, ready=False, phase=PodPhase.FAILED, failure=Failure("Evicted", "Evicted: low on memory"))
+    evicted = pod(t, p, 0, ready=False, ended=True, failure=Failure("Evicted", "Evicted: low on memory"))
     seen = status(p, [node()], [evicted])
     assert (seen.nodes[0].state, seen.nodes[0].message) == (State.PENDING, "Evicted: low on memory")
     assert of_type(seen, "Stalled").reason == "Evicted"
