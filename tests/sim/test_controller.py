@@ -331,8 +331,9 @@ async def test_a_pod_with_stolen_labels_is_neither_counted_nor_touched(sim: Simu
     for namespace in (NAMESPACE, "elsewhere"):
         sim.server.store.create(PODS, body | {"metadata": metadata | {"namespace": namespace}}, namespace)
     sim.edit_pool(initialPoolSize=1)
-    await sim.until(lambda: len(sim.ready_pods()) == 2, "the pool has shrunk")
+    await sim.until(lambda: sim.status()["observedGeneration"] == 2 and len(sim.pods()) == 2 + 2, "it has shrunk")
     await sim.comes_to_rest()
+    assert sim.status()["sessions"]["ready"] == 2
     assert len([p for p in sim.server.store.all(PODS) if p["metadata"]["name"] == "intruder"]) == 2
 
 

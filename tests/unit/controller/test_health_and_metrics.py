@@ -21,7 +21,9 @@ async def served(
     now = time.monotonic()
     runner = await serve(Health(lambda: now - beat, lambda: now - seen, lambda: synced), metrics or Metrics(), 0)
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        # it listens on IPv4 and IPv6; with port 0 on different ports
+        (port,) = (address[1] for address in runner.addresses if len(address) == 2)
+        yield f"http://127.0.0.1:{port}"
     finally:
         await runner.cleanup()
 
