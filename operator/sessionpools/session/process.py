@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import stat
 import sys
 from typing import Any
 
@@ -68,7 +69,7 @@ class WorkDirectory:
 
     def __init__(self, root: str, name: str) -> None:
         self.path = os.path.join(root, name)
-        self._clean: tuple[int, int, int] | None = None
+        self._clean: tuple[int, ...] | None = None
 
     def refresh(self) -> None:
         """Make it, enter it, and remove what is in it. One system call when it was not touched."""
@@ -77,24 +78,45 @@ class WorkDirectory:
                 return
         except OSError:
             pass
-        try:
-            os.chdir(self.path)
-        except OSError:
-            with contextlib.suppress(FileExistsError):
-                os.makedirs(self.path)
-            os.chdir(self.path)
+        self._enter()
         if os.listdir(self.path):
             _remove_contents(self.path)
+            if os.listdir(self.path):
+                self._put_aside()
         # A time of its own: the clock of file times is too coarse to tell what comes right after.
         with contextlib.suppress(OSError):
             os.utime(self.path, ns=(CLEAN_NS, CLEAN_NS))
         self._clean = _stamp()
 
+    def _enter(self) -> None:
+        """Go there, whatever a request made of it; never to where a link in its place leads."""
+        try:
+            if stat.S_ISDIR(os.lstat(self.path).st_mode):
+                with contextlib.suppress(PermissionError):
+                    os.chmod(self.path, 0o700)
+            else:
+                os.unlink(self.path)
+        except FileNotFoundError:
+            pass
+        if not os.path.exists(self.path):
+            os.makedirs(self.path)
+            os.chmod(self.path, 0o700)  # whatever the umask is
+        os.chdir(self.path)
 
-def _stamp() -> tuple[int, int, int]:
-    """What changes when the current directory is left, removed, or something is made or removed in it."""
+    def _put_aside(self) -> None:
+        """What cannot be removed is not for the next request. Raises OSError when it stays: the session must end."""
+        import shutil
+
+        aside = f"{self.path}.left"
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(self.path, aside)
+        self._enter()
+
+
+def _stamp() -> tuple[int, ...]:
+    """What changes when the current directory is left, removed, or something is made or removed in it; its mode."""
     now = os.stat(".")
-    return now.st_ino, now.st_nlink, now.st_mtime_ns
+    return now.st_ino, now.st_nlink, now.st_mtime_ns, now.st_mode
 
 
 def _remove_contents(directory: str) -> None:
@@ -106,9 +128,11 @@ def _remove_contents(directory: str) -> None:
                 os.unlink(entry.path)
             continue
         shutil.rmtree(entry.path, ignore_errors=True)
-        if os.path.exists(entry.path):  # a directory without write permission in it
+        if os.path.lexists(entry.path):  # a directory without permissions, or with one in it
+            with contextlib.suppress(OSError):
+                os.chmod(entry.path, 0o700)
             for parent, directories, _ in os.walk(entry.path):
-                for name in [".", *directories]:
+                for name in directories:
                     with contextlib.suppress(OSError):
                         os.chmod(os.path.join(parent, name), 0o700)
             shutil.rmtree(entry.path, ignore_errors=True)
