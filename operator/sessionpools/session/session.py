@@ -150,6 +150,8 @@ class Session:
         self._timed.pop(connection.fd, None)
         # epoll forgets it only with its last descriptor, which a subprocess may hold.
         self._poller.unregister(connection.fd)
+        with contextlib.suppress(OSError):  # a subprocess that holds it keeps the caller waiting for its end
+            connection.sock.shutdown(socket.SHUT_RDWR)
         connection.sock.close()
         connection.fd = -1
         self._row.words[state.CONNECTIONS] = len(self._connections)

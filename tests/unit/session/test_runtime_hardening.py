@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 from unit.session.conftest import StartPod
 from unit.session.runtime_pod import post
 
@@ -75,3 +78,35 @@ def test_a_link_in_place_of_the_work_directory_is_not_followed(start_pod: StartP
     where = pod.call({"target": str(pod.directory / "kept")}).answer
     assert pod.call({}).answer == where
     assert (pod.directory / "kept" / "file").exists()
+
+
+# --- processes and signals of the code --------------------------------------------------------------------------------
+
+
+def test_a_service_that_starts_a_lasting_child_in_a_call_becomes_ready(start_pod: StartPod) -> None:
+    pod = start_pod(
+        """
+        import os, time
+        def predict():
+            if os.fork() == 0:
+                time.sleep(300)
+                os._exit(0)
+            return os.getpid()
+        """,
+        warmup={},
+    )
+    assert pod.call({}).answer == pod.slot()["pid"]
+
+
+def test_sessions_are_replaced_when_the_code_has_blocked_their_signal(start_pod: StartPod) -> None:
+    pod = start_pod(
+        """
+        import os, signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        def predict():
+            return os.getpid()
+        """
+    )
+    old = pod.call({}).answer
+    os.kill(old, signal.SIGKILL)
+    pod.wait_new_session(0, old)
