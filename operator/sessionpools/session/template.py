@@ -79,6 +79,7 @@ class Template:
         self._wake_fd = wake_read
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, _nothing)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))  # the code may have blocked it
         poller = select.poll()
         poller.register(self.channel.fileno(), select.POLLIN)
         poller.register(wake_read, select.POLLIN)
