@@ -220,8 +220,12 @@ class Session:
         for connection in list(self._timed.values()):
             if connection.deadline > now or connection.fd < 0:
                 continue
+            if self.end_reason:
+                return
             if connection.lingering:
                 self._close(connection)
+            elif connection.events.poll(0):
+                self._read(connection)  # it came in time, while this session was busy
             else:
                 seconds = connection.time_allowed()
                 self._refuse(connection, Refused(408, f"the request did not arrive within {seconds:.0f} s"))
