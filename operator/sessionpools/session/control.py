@@ -18,6 +18,7 @@ Answer = tuple[int, str, bytes]  # status, content type, body
 _REQUEST_BYTES = 8192
 _DEADLINE_SECONDS = 5.0
 _BACKLOG = 64
+_MAX_EXCHANGES = 64  # descriptors are the sessions' too
 _REASONS = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
 
 
@@ -26,6 +27,7 @@ class ControlServer:
         self._loop = loop
         self._listener = listener
         self._answer = answer
+        self._exchanges: dict[_Exchange, None] = {}  # in the order of their coming
         listener.setblocking(False)
         loop.readable(listener.fileno(), self._accept)
 
@@ -35,17 +37,23 @@ class ControlServer:
         except OSError:
             return
         sock.setblocking(False)
-        _Exchange(self._loop, sock, self._answer)
+        if len(self._exchanges) >= _MAX_EXCHANGES:
+            next(iter(self._exchanges)).close()  # probes come and go at once: the oldest is none
+        exchange = _Exchange(self._loop, sock, self._answer, self._exchanges)
+        self._exchanges[exchange] = None
 
 
 class _Exchange:
-    def __init__(self, loop: Loop, sock: socket.socket, answer: Callable[[str], Answer]) -> None:
+    def __init__(
+        self, loop: Loop, sock: socket.socket, answer: Callable[[str], Answer], exchanges: dict[_Exchange, None]
+    ) -> None:
         self._loop = loop
         self._sock = sock
         self._answer = answer
+        self._exchanges = exchanges
         self._request = b""
         self._out = b""
-        self._timer = loop.call_later(_DEADLINE_SECONDS, self._close)
+        self._timer = loop.call_later(_DEADLINE_SECONDS, self.close)
         loop.readable(sock.fileno(), self._read)
 
     def _read(self) -> None:
@@ -57,7 +65,7 @@ class _Exchange:
             data = b""
         self._request += data
         if not data or len(self._request) > _REQUEST_BYTES:
-            self._close()
+            self.close()
         elif b"\r\n\r\n" in self._request:
             words = self._request.split(b"\r\n", 1)[0].split(b" ")
             method, path = words[0], words[1].decode("latin-1").partition("?")[0] if len(words) > 1 else ""
@@ -77,9 +85,10 @@ class _Exchange:
         except OSError:
             self._out = b""
         if not self._out:
-            self._close()
+            self.close()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        self._exchanges.pop(self, None)
         self._timer.cancel()
         if self._sock.fileno() >= 0:
             self._loop.forget(self._sock.fileno())

@@ -113,7 +113,11 @@ class SlotKeeper:
 
     def _start(self, slot: Slot, activated: bool) -> None:
         self._loop.forget(slot.listener.fileno())
-        ours, theirs = Channel.pair()
+        try:
+            ours, theirs = Channel.pair()
+        except OSError as error:  # no descriptors: tick tries again
+            self._log("session-not-started", level="error", slot=slot.number, reason=str(error.strerror))
+            return
         session = Session(slot.number, ours, self._loop.now(), activated)
         slot.session = session
         slot.row.reset(state.STARTING)

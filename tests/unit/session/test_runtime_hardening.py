@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
+from pathlib import Path
 
 from unit.session.conftest import StartPod
-from unit.session.runtime_pod import post
+from unit.session.runtime_pod import post, read_answer
 
 # Root may write where modes forbid it: the service runs as users' services do, without capabilities.
 UNPRIVILEGED = """
     import ctypes
     ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
+"""
+
+ECHO = """
+    import os, time
+    def predict(seconds: float = 0.0):
+        time.sleep(seconds)
+        return os.getpid()
 """
 
 
@@ -110,3 +120,38 @@ def test_sessions_are_replaced_when_the_code_has_blocked_their_signal(start_pod:
     old = pod.call({}).answer
     os.kill(old, signal.SIGKILL)
     pod.wait_new_session(0, old)
+
+
+# --- many and slow callers --------------------------------------------------------------------------------------------
+
+
+def descriptors(pid: int) -> int:
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def test_connections_to_the_control_port_that_say_nothing_take_few_descriptors_and_hide_no_pod(
+    start_pod: StartPod,
+) -> None:
+    pod = start_pod(ECHO)
+    assert pod.process is not None
+    with contextlib.ExitStack() as stack:
+        before = descriptors(pod.process.pid)
+        for _ in range(300):
+            stack.enter_context(socket.create_connection(("127.0.0.1", pod.control_port)))
+        assert pod.control("/readyz").status == 200
+        assert descriptors(pod.process.pid) < before + 70
+
+
+def test_a_request_that_arrived_in_time_is_served_though_the_session_was_busy_at_its_deadline(
+    start_pod: StartPod,
+) -> None:
+    pod = start_pod(ECHO)
+    body = b'{"seconds": 0}'
+    with pod.dial() as late, pod.dial() as busy:
+        late.sendall(b"POST / HTTP/1.1\r\nHost: s\r\nContent-Length: %d\r\n\r\n" % len(body) + body[:5])
+        assert pod.call({}).status == 200  # what was sent so far has been read
+        pod.begin(busy, {"seconds": 5.5})
+        pod.wait_slot(0, state="busy")
+        late.sendall(body[5:])
+        assert read_answer(busy).status == 200
+        assert read_answer(late).status == 200
