@@ -3,7 +3,7 @@
 The supervisor holds one end of a channel to the template and of one to each session. Its ends never block: a process
 that does not read cannot stop it. Messages:
 
-    supervisor -> template   {"fork": slot, "warm": bool, "max": slots} + listener, the session's channel, connections
+    supervisor -> template   {"fork": slot, "max": slots} + listener, the session's channel, connections
     supervisor -> session    {"do": "drain" | "retire"}
     template -> supervisor   {"phase": "import numpy"}, {"loaded": {...}}, {"failed": {"summary", "details"}},
                              {"forked": slot, "pid": pid}, {"unforked": slot, "why": text}, {"exited": pid, "status": n}

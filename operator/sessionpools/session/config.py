@@ -174,7 +174,6 @@ class Launch:
     slot: int = -1  # -1: a template; else a session that loads for itself and serves this slot
     listener_fd: int = -1
     connection_fds: tuple[int, ...] = ()
-    warm: bool = False  # answer the warm-up input before accepting (a session's own process)
     max_slots: int = 1
 
     def dumps(self) -> str:

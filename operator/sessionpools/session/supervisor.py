@@ -266,9 +266,7 @@ class Supervisor:
             return
         if self.template is None:
             raise ChannelClosedError
-        # The first sessions are warmed by a call over their slots; one that a caller waits for is not warmed at all.
-        warm = self.ready and not session.activated
-        self.template.channel.send({"fork": session.slot, "warm": warm}, fds)
+        self.template.channel.send({"fork": session.slot, "max": self.keeper.settings.max_pool_size}, fds)
 
     def session_said(self, session: Session, message: Message) -> None:
         if "loaded" in message:

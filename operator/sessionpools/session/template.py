@@ -111,7 +111,7 @@ class Template:
             self.channel.close()
             self._close_all([self._wake_fd, wake_write])
             os.setpgid(0, 0)
-            self._be_session(slot, fds, warm=message["warm"])
+            self._be_session(slot, fds)
         with contextlib.suppress(OSError):  # whichever of the two comes first
             os.setpgid(pid, pid)
         self._sessions[pid] = slot
@@ -130,19 +130,19 @@ class Template:
 
     # --- being a session --------------------------------------------------------------------------------------------
 
-    def _be_session(self, slot: int, fds: Sequence[int], warm: bool) -> NoReturn:
+    def _be_session(self, slot: int, fds: Sequence[int]) -> NoReturn:
         listener, channel = socket.socket(fileno=fds[0]), Channel.from_fd(fds[1])
-        run_session(self, slot, listener, channel, tuple(fds[2:]), warm)
+        run_session(self, slot, listener, channel, tuple(fds[2:]))
 
     def be_own_session(self) -> NoReturn:
         launch = self.launch
         self.limit_bytes = data_limit(launch.paths.session_memory_bytes, launch.max_slots)
         listener = socket.socket(fileno=launch.listener_fd)
-        run_session(self, launch.slot, listener, self.channel, launch.connection_fds, warm=False)
+        run_session(self, launch.slot, listener, self.channel, launch.connection_fds)
 
 
 def run_session(
-    template: Template, slot: int, listener: socket.socket, channel: Channel, connections: tuple[int, ...], warm: bool
+    template: Template, slot: int, listener: socket.socket, channel: Channel, connections: tuple[int, ...]
 ) -> NoReturn:
     """The rest of this process's life."""
     code = 1
@@ -156,8 +156,6 @@ def run_session(
         console = capture.Console()
         template.service.console = console
         template.service.after_fork()
-        if warm and template.spec.warmup is not None:
-            template.service.warm_up(work.path)
 
         def on_console(text: bytes, request_id: bytes) -> None:
             shown = text[:_LOGGED_BYTES].decode("utf-8", "replace")

@@ -45,7 +45,7 @@ def test_ready_means_that_every_initial_session_has_answered_the_warm_up(start_p
     assert pod.view()["warmed"] is True
 
 
-def test_a_refilled_session_warms_before_it_accepts_and_an_activated_one_does_not(start_pod: StartPod) -> None:
+def test_a_session_that_follows_another_or_is_activated_does_not_run_the_warm_up_again(start_pod: StartPod) -> None:
     pod = start_pod(
         """
         import os
@@ -60,7 +60,7 @@ def test_a_refilled_session_warms_before_it_accepts_and_an_activated_one_does_no
     old = pod.slot()["pid"]
     os.kill(old, signal.SIGKILL)
     pod.wait_new_session(0, old)
-    assert pod.call({}, slot=0).answer == 2
+    assert pod.call({}, slot=0).answer == 1
     assert pod.call({}, slot=1).answer == 1
 
 
