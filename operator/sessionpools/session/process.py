@@ -22,8 +22,10 @@ _OVERHEAD_BYTES = 32 << 20
 _LEAST_BYTES = 32 << 20  # a session that may allocate less cannot answer at all
 
 
-def memory_allowance(session_bytes: int, container_bytes: int, loaded_bytes: int, slots: int) -> int:
-    """Bytes that one session may allocate on top of what the template has; 0: no limit.
+def memory_allowance(
+    session_bytes: int, container_bytes: int, loaded_bytes: int, slots: int, forked: bool = True
+) -> int:
+    """Bytes that one session may allocate on top of what it has loaded, or the template for it; 0: no limit.
 
     A session's own limit, but no more than its share of what the container has left: a MemoryError inside one session
     is clean, while the kernel's OOM kill takes every process of the container (cgroup v2).
@@ -32,14 +34,15 @@ def memory_allowance(session_bytes: int, container_bytes: int, loaded_bytes: int
         return 0
     if not container_bytes:
         return session_bytes
-    share = (container_bytes - loaded_bytes - _OVERHEAD_BYTES) // max(1, slots)
+    loads = 1 if forked else slots  # a session that is no fork has loaded everything for itself
+    share = (container_bytes - loads * loaded_bytes - _OVERHEAD_BYTES) // max(1, slots)
     return max(min(session_bytes, share), _LEAST_BYTES)
 
 
-def data_limit(session_bytes: int, slots: int) -> int:
-    """RLIMIT_DATA of a session of this process, which has loaded what sessions share; 0: none."""
+def data_limit(session_bytes: int, slots: int, forked: bool = True) -> int:
+    """RLIMIT_DATA of a session of this process, or of this process as a session; 0: none. It has loaded the service."""
     loaded = linux.status_bytes("RssAnon")
-    allowance = memory_allowance(session_bytes, linux.MemoryCgroup().limit_bytes(), loaded, slots)
+    allowance = memory_allowance(session_bytes, linux.MemoryCgroup().limit_bytes(), loaded, slots, forked)
     return linux.status_bytes("VmData") + allowance if allowance else 0
 
 

@@ -39,6 +39,7 @@ class Template:
         self.spec = RevisionSpec.read(launch.paths.revision_file)
         self.service: Any = None
         self.limit_bytes = 0
+        self._limit_slots = 0  # for so many slots
         self._sessions: dict[int, int] = {}  # pid -> slot
         self._wake_fd = -1
 
@@ -74,7 +75,6 @@ class Template:
         """Fork on command and reap, until the supervisor closes the channel."""
         linux.malloc_trim()
         gc.freeze()  # collections in sessions leave the shared pages alone
-        self.limit_bytes = data_limit(self.launch.paths.session_memory_bytes, self.launch.max_slots)
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._wake_fd = wake_read
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
@@ -101,6 +101,9 @@ class Template:
             return
         message, fds = received
         slot = message["fork"]
+        if message["max"] != self._limit_slots:
+            self._limit_slots = message["max"]
+            self.limit_bytes = data_limit(self.launch.paths.session_memory_bytes, self._limit_slots)
         try:
             pid = os.fork()
         except OSError as error:
@@ -136,7 +139,7 @@ class Template:
 
     def be_own_session(self) -> NoReturn:
         launch = self.launch
-        self.limit_bytes = data_limit(launch.paths.session_memory_bytes, launch.max_slots)
+        self.limit_bytes = data_limit(launch.paths.session_memory_bytes, launch.max_slots, forked=False)
         listener = socket.socket(fileno=launch.listener_fd)
         run_session(self, launch.slot, listener, self.channel, launch.connection_fds)
 

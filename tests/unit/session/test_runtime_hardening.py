@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 
 from unit.session.conftest import StartPod
-from unit.session.runtime_pod import post, read_answer
+from unit.session.runtime_pod import eventually, post, read_answer
 
 # Root may write where modes forbid it: the service runs as users' services do, without capabilities.
 UNPRIVILEGED = """
@@ -155,3 +155,25 @@ def test_a_request_that_arrived_in_time_is_served_though_the_session_was_busy_at
         late.sendall(body[5:])
         assert read_answer(busy).status == 200
         assert read_answer(late).status == 200
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def test_sessions_that_start_after_the_maximum_was_raised_get_a_share_of_the_new_size(start_pod: StartPod) -> None:
+    pod = start_pod(
+        """
+        import resource
+        from sessionpools.session import linux
+        linux.MemoryCgroup.limit_bytes = lambda self: 2 << 30
+        def predict():
+            return resource.getrlimit(resource.RLIMIT_DATA)[0]
+        """,
+        settings={"initialPoolSize": 1, "maxPoolSize": 2},
+        env={"SESSIONPOOLS_SESSION_MEMORY": str(4 << 30)},
+    )
+    of_two = pod.call({}, slot=1).answer
+    pod.change(maxPoolSize=8)
+    eventually(lambda: len(pod.view()["sessions"]) == 8)
+    of_eight = pod.call({}, slot=7).answer
+    assert of_two - of_eight > 600 << 20  # about 1/2 - 1/8 of 2 GiB

@@ -202,20 +202,21 @@ def test_only_slots_above_the_initial_size_retire(shared: SharedState) -> None:
 
 
 @pytest.mark.parametrize(
-    ("session", "container", "loaded", "slots", "allowed"),
+    ("session", "container", "loaded", "slots", "forked", "allowed"),
     [
-        (0, 500, 0, 1, 0),  # no limit asked for
-        (256, 0, 100, 1, 256),  # no limit of the container
-        (256, 256, 100, 1, 124),  # a pod of one session: what the container has left
-        (256, 2560, 100, 10, 242),
-        (256, 10000, 100, 10, 256),
-        (256, 128, 100, 1, 32),  # a session needs something
+        (0, 500, 0, 1, True, 0),  # no limit asked for
+        (256, 0, 100, 1, True, 256),  # no limit of the container
+        (256, 256, 100, 1, True, 124),  # a pod of one session: what the container has left
+        (256, 2560, 100, 10, True, 242),
+        (256, 10000, 100, 10, True, 256),
+        (256, 128, 100, 1, True, 32),  # a session needs something
+        (256, 2560, 100, 10, False, 152),  # ten times loaded
     ],
 )
 def test_a_session_may_allocate_its_limit_but_not_more_than_the_container_has_left(
-    session: int, container: int, loaded: int, slots: int, allowed: int
+    session: int, container: int, loaded: int, slots: int, forked: bool, allowed: int
 ) -> None:
-    assert memory_allowance(session * MIB, container * MIB, loaded * MIB, slots) // MIB == allowed
+    assert memory_allowance(session * MIB, container * MIB, loaded * MIB, slots, forked) // MIB == allowed
 
 
 # --- shared memory ----------------------------------------------------------------------------------------------------
