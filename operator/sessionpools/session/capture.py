@@ -3,7 +3,8 @@
 Descriptors 1 and 2 are a file in memory (opened for appending) for the rest of the session's life, so that C code and
 subprocesses are captured too; reading it and truncating it to nothing ends a request. What Python prints above the
 limit is counted and not stored; what C code or a subprocess prints above it is memory of the session until the request
-ends. A subprocess that outlives its request prints into the next one's output.
+ends, and the supervisor ends a session that holds too much of it (`held_bytes`). A subprocess that outlives its request
+prints into the next one's output.
 
 Made in a session's process, after the fork; never in the template, whose output is the pod's log. Called by template.py
 (which makes it) and invoke.py.
@@ -19,6 +20,17 @@ import sys
 from typing import Any, Final
 
 LIMIT_BYTES: Final = 1 << 20  # per request; a caller reads it, and it is logged
+MAX_HELD_BYTES: Final = 16 << 20  # of a request that is still running
+_NAME: Final = "console"
+
+
+def held_bytes(pid: int) -> int:
+    """What a session's captured output takes in memory now."""
+    path = f"/proc/{pid}/fd/1"
+    with contextlib.suppress(OSError):
+        if os.readlink(path).startswith(f"/memfd:{_NAME}"):
+            return os.stat(path).st_size
+    return 0
 
 
 class Console:
@@ -31,7 +43,7 @@ class Console:
         self._limit = limit_bytes
         _flush(sys.stdout, sys.stderr)
         self._real = os.dup(1)
-        self._fd = os.memfd_create("console", os.MFD_CLOEXEC)
+        self._fd = os.memfd_create(_NAME, os.MFD_CLOEXEC)
         # Append: after a truncation every writer continues at the start, as they share one open file.
         fcntl.fcntl(self._fd, fcntl.F_SETFL, os.O_APPEND)
         os.dup2(self._fd, 1)

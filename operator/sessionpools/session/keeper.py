@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from sessionpools.session import linux, state
+from sessionpools.session import capture, linux, state
 from sessionpools.session.channel import Channel, ChannelClosedError, ChannelFullError, Message
 from sessionpools.session.config import Paths, Settings
 from sessionpools.session.log import Log
@@ -318,6 +318,8 @@ class SlotKeeper:
         left = seconds_until_overdue(busy_since, time.monotonic_ns(), self.settings)
         if left <= 0:
             self.kill(session, "request timeout")
+        elif capture.held_bytes(session.pid) > capture.MAX_HELD_BYTES:
+            self.kill(session, "printed too much")
         elif left < 1:
             self._loop.call_later(left, lambda: self._check_request(slot, session))
 
