@@ -21,7 +21,8 @@ from collections.abc import Sequence
 from typing import Any
 
 _MESSAGE_BYTES = 64 * 1024
-_MAX_FDS = 250  # SCM_MAX_FD is 253
+_MAX_FDS = 253  # SCM_MAX_FD
+MAX_CONNECTIONS = 240  # of a session: they go to its successor in one message, with what else that needs
 Message = dict[str, Any]
 
 
@@ -57,7 +58,7 @@ class Channel:
             raise ValueError(f"message of {len(data)} bytes")
         try:
             if fds:
-                socket.send_fds(self.sock, [data], list(fds[:_MAX_FDS]))
+                socket.send_fds(self.sock, [data], list(fds))
             else:
                 self.sock.send(data)
         except BlockingIOError as error:

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from sessionpools.session import linux, state
-from sessionpools.session.channel import Channel, ChannelClosedError
+from sessionpools.session.channel import MAX_CONNECTIONS, Channel, ChannelClosedError
 from sessionpools.session.connection import (
     GRACE_SECONDS,
     LARGE_BYTES,
@@ -37,7 +37,6 @@ from sessionpools.session.process import WorkDirectory
 
 _CHUNK_BYTES: Final = 256 * 1024  # one recv; larger saves little
 _JOIN_BYTES: Final = 32 * 1024  # below this, copying head and body together is cheaper than sendmsg
-_MAX_CONNECTIONS: Final = 500
 _LINGER_SECONDS: Final = 2.0  # a refused caller has this long to read the answer before the socket is closed
 _DRAIN_LINGER_SECONDS: Final = 1.0  # so long may an idle caller still send a request and be told "Connection: close"
 _ACCEPT_TRANSIENT: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -71,6 +70,7 @@ class Session:
         self._buffer = memoryview(bytearray(_CHUNK_BYTES))
         self._poller = select.epoll()
         self._drain_until = 0.0  # 0: not draining
+        self._recycled = False  # ends once the uploads that are under way are answered
         self._accepting = False
         self.end_reason = ""
 
@@ -97,10 +97,12 @@ class Session:
                     connection = self._connections.get(fd)
                     if connection is not None:
                         self._read(connection)
-                if self.end_reason:
+                if self.end_reason or self._recycled:
                     break
             if self._timed:
                 self._expire()
+            if self._recycled and not self.end_reason and not self._uploads():
+                self.end_reason = "recycled"
             if self._drain_until and not self.end_reason:
                 self._drain()
         self._say_end()
@@ -122,17 +124,26 @@ class Session:
                 self._poller.unregister(self._listener.fileno())
 
     def _accept(self) -> None:
+        if len(self._connections) >= MAX_CONNECTIONS and not self._make_room():
+            self._accept_more(False)  # until a request is complete or a connection closes
+            return
         try:
             sock, _ = self._listener.accept()
         except BlockingIOError:
             return
         except OSError as error:
             if error.errno in _ACCEPT_TRANSIENT:
-                self._accept_more(False)  # until a connection closes
+                self._accept_more(False)  # as above
             return
         self._read(self._add(sock))  # the request usually came with the connection
-        if len(self._connections) >= _MAX_CONNECTIONS:
-            self._accept_more(False)
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been silent for longest. Those with half a request have a deadline."""
+        for connection in self._connections.values():
+            if connection.request is None:
+                self._close(connection)
+                return True
+        return False
 
     def _add(self, sock: socket.socket) -> Connection:
         sock.settimeout(0)
@@ -156,7 +167,11 @@ class Session:
         connection.fd = -1
         self._row.words[state.CONNECTIONS] = len(self._connections)
         self._release_large(connection)
-        if not self._accepting and not self._drain_until:
+        if not self._accepting:
+            self._accept_again()
+
+    def _accept_again(self) -> None:
+        if not self._drain_until and not self._recycled:
             self._accept_more(True)
 
     # --- reading ----------------------------------------------------------------------------------------------------
@@ -174,6 +189,7 @@ class Session:
             return
         if connection.lingering:
             return
+        self._connections[connection.fd] = self._connections.pop(connection.fd)  # the last to have spoken
         try:
             connection.feed(self._buffer[:count])
         except Refused as refusal:
@@ -253,6 +269,8 @@ class Session:
     def _serve_all(self, connection: Connection) -> None:
         if self._timed:
             self._timed.pop(connection.fd, None)
+        if not self._accepting:
+            self._accept_again()
         self._release_large(connection)
         while connection.requests and connection.fd >= 0 and not self.end_reason:
             request = connection.requests.pop(0)
@@ -304,7 +322,22 @@ class Session:
         if memory_error:
             self.end_reason = "out of memory"
         elif limit and self._row.words[state.REQUESTS] >= limit:
+            self._recycle()
+
+    def _recycle(self) -> None:
+        """End, after answering those whose request is arriving. Who is between two requests waits for the successor."""
+        if not self._uploads():
             self.end_reason = "recycled"
+        elif not self._recycled:
+            self._recycled = True
+            self._row.words[state.LEAVING] = 1
+            self._accept_more(False)
+            for connection in self._connections.values():
+                if connection.request is None and not connection.lingering:
+                    self._poller.modify(connection.fd, 0)
+
+    def _uploads(self) -> bool:
+        return any(connection.request is not None for connection in self._connections.values())
 
     def _send(self, connection: Connection, top: bytes, body: bytes) -> bool:
         """Whether all of it was sent; if not, the connection is closed."""

@@ -157,6 +157,30 @@ def test_a_request_that_arrived_in_time_is_served_though_the_session_was_busy_at
         assert read_answer(late).status == 200
 
 
+def test_a_request_that_was_arriving_when_its_session_was_recycled_is_answered(start_pod: StartPod) -> None:
+    pod = start_pod(ECHO, settings={"recycleAfterRequests": 2})
+    with pod.dial() as late, pod.connection() as idle:
+        idle.connect()
+        late.sendall(b"POST / HTTP/1.1\r\nHost: s\r\nContent-Length: 2\r\n\r\n{")
+        first = pod.call({}).answer  # what was sent so far has been read
+        assert pod.call({}).answer == first
+        late.sendall(b"}")
+        reply = read_answer(late)
+        assert reply.answer == first
+        assert reply.headers["connection"] == "close"
+        assert post(idle, {}).answer != first  # the same connection, nobody closed it
+
+
+def test_connections_that_say_nothing_keep_nobody_from_a_slot(start_pod: StartPod) -> None:
+    pod = start_pod(ECHO, settings={"recycleAfterRequests": 2})
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(pod.dial()) for _ in range(500)]
+        pids = [pod.call({}).answer for _ in range(4)]
+        assert len(set(pids)) == 2
+        pod.begin(silent[-1], {})  # it went from one session to the next
+        assert read_answer(silent[-1]).answer not in pids
+
+
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
@@ -177,3 +201,21 @@ def test_sessions_that_start_after_the_maximum_was_raised_get_a_share_of_the_new
     eventually(lambda: len(pod.view()["sessions"]) == 8)
     of_eight = pod.call({}, slot=7).answer
     assert of_two - of_eight > 600 << 20  # about 1/2 - 1/8 of 2 GiB
+
+
+def test_a_session_whose_children_print_without_end_is_ended(start_pod: StartPod) -> None:
+    pod = start_pod(
+        """
+        import os, subprocess, time
+        def predict(size: int):
+            subprocess.run(f"head -c {size} /dev/zero", shell=True)
+            time.sleep(20 if size > 1 << 24 else 0)
+            return os.getpid()
+        """
+    )
+    pid = pod.call({"size": 15 << 20}).answer
+    assert pid == pod.slot()["pid"]
+    with pod.dial() as sock:
+        pod.begin(sock, {"size": 20 << 20})
+        assert sock.recv(1) == b""
+    assert pod.wait_new_session(0, pid)["lastEnd"] == "printed too much"
