@@ -19,6 +19,8 @@ import os
 import sys
 from typing import Any, Final
 
+from sessionpools.session import log
+
 LIMIT_BYTES: Final = 1 << 20  # per request; a caller reads it, and it is logged
 MAX_HELD_BYTES: Final = 16 << 20  # of a request that is still running
 _NAME: Final = "console"
@@ -76,10 +78,7 @@ class Console:
 
     def release(self) -> None:
         """Print what was captured outside of any request to the pod's log."""
-        data = self.take()
-        with contextlib.suppress(OSError):
-            while data:
-                data = data[os.write(self._real, data) :]
+        log.write(self._real, self.take())
 
     def _open_streams(self) -> None:
         # Standard output by lines, so that it is in order with standard error and with what C code prints.
