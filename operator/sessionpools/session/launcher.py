@@ -48,5 +48,6 @@ def spawn(launch: Launch) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         pass_fds=[fd for fd in fds if fd >= 0],
         env=environment(os.environ),
+        cwd="/",  # `python -m` imports from there first
         start_new_session=True,
     )

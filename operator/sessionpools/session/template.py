@@ -201,8 +201,8 @@ def main(arguments: Sequence[str]) -> None:
     for fd in (launch.channel_fd, launch.state_fd, launch.stack_fd, launch.listener_fd, *launch.connection_fds):
         if fd >= 0:
             os.set_inheritable(fd, False)  # not for the code's subprocesses
-    # `python -m` put the current directory first; code is found by the revision's own path.
-    if not getattr(sys.flags, "safe_path", False) and sys.path and sys.path[0] in ("", os.getcwd()):
+    # `python -m` put the directory of its start first; code is found by the revision's own path.
+    if not getattr(sys.flags, "safe_path", False) and sys.path and sys.path[0] in ("", "/"):
         del sys.path[0]
     sys.argv = [""]
     faulthandler.register(signal.SIGUSR2, file=launch.stack_fd, all_threads=True)

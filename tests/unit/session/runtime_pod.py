@@ -89,6 +89,7 @@ class Pod:
         settings: Mapping[str, Any] | None = None,
         env: Mapping[str, str] | None = None,
         base_port: int = 0,
+        cwd: str = "/",
         **revision: Any,
     ) -> None:
         self.directory = directory
@@ -97,6 +98,7 @@ class Pod:
         self.base_port = base_port or free_ports() + 1
         self.control_port = self.base_port - 1
         self._env = dict(env or {})
+        self._cwd = cwd
         self._settings = {"initialPoolSize": 1, "maxPoolSize": 1, **(settings or {})}
         for name in ("revision", "live", "code", "work"):
             (directory / name).mkdir(parents=True)
@@ -139,7 +141,7 @@ class Pod:
             env={**os.environ, "PYTHONPATH": path, **self._env},
             stdout=self._out,
             stderr=subprocess.STDOUT,
-            cwd="/",
+            cwd=self._cwd,
         )
         return self
 
