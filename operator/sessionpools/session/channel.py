@@ -34,6 +34,10 @@ class ChannelFullError(Exception):
     """The process at the other end does not read."""
 
 
+class BadMessageError(Exception):
+    """The process at the other end, in which user code runs, sent what is no message."""
+
+
 class Channel:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -67,7 +71,7 @@ class Channel:
             raise ChannelClosedError from error
 
     def receive(self) -> tuple[Message, list[int]] | None:
-        """The next message, or None when there is none now. Raises ChannelClosedError at the end."""
+        """The next message, or None when there is none now. Raises ChannelClosedError at the end, BadMessageError."""
         try:
             data, fds, _, _ = socket.recv_fds(self.sock, _MESSAGE_BYTES, _MAX_FDS)
         except BlockingIOError:
@@ -78,7 +82,14 @@ class Channel:
             raise ChannelClosedError
         for fd in fds:
             os.set_inheritable(fd, False)
-        message: Message = json.loads(data)
+        try:
+            message: Message = json.loads(data)
+        except (ValueError, RecursionError):
+            message = {}
+        if not isinstance(message, dict) or not message:
+            for fd in fds:
+                os.close(fd)
+            raise BadMessageError
         return message, fds
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 MAX_SLOTS = 1024  # rows of the shared memory; a kubelet holds 110 pods, a node seldom more interpreters than that
 FORMAT = 1  # of session.json
+_MOST = 2**31 - 1  # of any setting: seconds, sessions, requests
 
 
 class ConfigError(ValueError):
@@ -100,8 +101,8 @@ class Settings:
         values: dict[str, Any] = {}
         for item in fields(cls):
             value = raw.get(camel(item.name), item.default)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-                raise ConfigError(f"the setting {camel(item.name)} is {value!r}, not a number of at least 0")
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST:
+                raise ConfigError(f"the setting {camel(item.name)} is {value!r}, not a number of 0 to {_MOST}")
             whole = item.name in ("initial_pool_size", "max_pool_size", "recycle_after_requests")
             values[item.name] = int(value) if whole else value
         values["initial_pool_size"] = min(values["initial_pool_size"], MAX_SLOTS)

@@ -107,7 +107,7 @@ def slot_view(slot: Slot, now_ns: int) -> dict[str, Any]:
         "slot": slot.number,
         "port": slot.port,
         "pid": session.pid if session else 0,
-        "state": state.NAMES[words[state.STATE]] if session else state.NAMES[state.EMPTY],
+        "state": state.NAMES[min(words[state.STATE], state.BUSY)] if session else state.NAMES[state.EMPTY],
         "requests": words[state.REQUESTS],
         "busySeconds": round((now_ns - busy_since) / 1e9, 3) if busy_since else 0.0,
         "memoryBytes": session.memory_bytes if session else 0,

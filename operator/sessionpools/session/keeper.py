@@ -15,7 +15,14 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from sessionpools.session import capture, linux, state
-from sessionpools.session.channel import Channel, ChannelClosedError, ChannelFullError, Message
+from sessionpools.session.channel import (
+    MAX_CONNECTIONS,
+    BadMessageError,
+    Channel,
+    ChannelClosedError,
+    ChannelFullError,
+    Message,
+)
 from sessionpools.session.config import Paths, Settings
 from sessionpools.session.log import Log
 from sessionpools.session.loop import Loop
@@ -32,6 +39,7 @@ from sessionpools.session.slots import (
 from sessionpools.session.state import SharedState
 
 _BACKLOG = 128
+_NONSENSE = "sent what is no message"  # the code wrote into the session's channel
 _FORK_TIMEOUT_SECONDS = 30.0  # a template that does not answer an order for so long is stopped or stuck
 
 
@@ -161,10 +169,18 @@ class SlotKeeper:
                 if not session.pid:  # its template died before forking it
                     self._ended(session, "its template ended")
                 return
+            except BadMessageError:
+                self.kill(session, _NONSENSE)
+                continue
             if received is None:
                 return
             message, fds = received
-            self._note(session, message, fds)
+            try:
+                self._note(session, message, fds)
+            except (KeyError, TypeError, ValueError, OverflowError):
+                self.kill(session, _NONSENSE)
+            finally:
+                _close_all(fds)
 
     def _note(self, session: Session, message: Message, fds: list[int]) -> None:
         slot = self.slots[session.slot]
@@ -173,14 +189,18 @@ class SlotKeeper:
         if "phase" in message:
             session.phase = str(message["phase"])
         if "failed" in message:
-            session.failure = (message["failed"]["summary"], message["failed"]["details"])
+            session.failure = (str(message["failed"]["summary"]), str(message["failed"]["details"]))
         if message.get("idle"):
             session.serving = True
             session.phase = "serving"
             slot.failures = 0
+            if session.draining:
+                self._order(session, "drain")
         if "end" in message:
             session.end_reason = str(message["end"])
-            slot.handover += fds
+            room = MAX_CONNECTIONS - len(slot.handover)
+            slot.handover += fds[:room]
+            del fds[:room]
         self._host.session_said(session, message)
 
     # --- ending -----------------------------------------------------------------------------------------------------
@@ -202,6 +222,8 @@ class SlotKeeper:
     def _drain(self, session: Session) -> None:
         session.draining = True
         self.slots[session.slot].row.words[state.LEAVING] = 1
+        if session.activated and not session.serving:
+            return  # a caller waits for it: it is told once it serves
         if not session.serving:
             self.kill(session, "not needed")
         else:

@@ -12,7 +12,7 @@ import signal
 from typing import Any
 
 from sessionpools.session import control, linux, state, termination
-from sessionpools.session.channel import Channel, ChannelClosedError, Message
+from sessionpools.session.channel import BadMessageError, Channel, ChannelClosedError, Message
 from sessionpools.session.config import ConfigError, Launch, Paths, RevisionSpec, Settings, SettingsFile
 from sessionpools.session.keeper import SlotKeeper, listen
 from sessionpools.session.launcher import Child, spawn
@@ -176,6 +176,9 @@ class Supervisor:
             except ChannelClosedError:
                 self.loop.forget(child.channel.fileno())
                 return
+            except BadMessageError:
+                linux.kill_group(child.pid)
+                continue
             if received is None:
                 return
             message = received[0]

@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 
 from unit.session.conftest import StartPod
-from unit.session.runtime_pod import eventually, post, read_answer
+from unit.session.runtime_pod import Pod, eventually, post, read_answer
 
 # Root may write where modes forbid it: the service runs as users' services do, without capabilities.
 UNPRIVILEGED = """
@@ -219,3 +219,92 @@ def test_a_session_whose_children_print_without_end_is_ended(start_pod: StartPod
         pod.begin(sock, {"size": 20 << 20})
         assert sock.recv(1) == b""
     assert pod.wait_new_session(0, pid)["lastEnd"] == "printed too much"
+
+
+# --- what is in the way of supervisor and template --------------------------------------------------------------------
+
+
+def test_a_log_that_nobody_reads_stops_neither_calls_nor_the_pod(tmp_path: Path) -> None:
+    pod = Pod(
+        tmp_path / "pod",
+        """
+        import os
+        def predict():
+            print("x" * 11_000)
+            return os.getpid()
+    """,
+    )
+    nobody_reads, out = os.pipe()
+    pod._out.close()
+    pod._out = os.fdopen(out, "wb")
+    try:
+        pod.start().wait_ready()
+        pids = {pod.call({}).answer for _ in range(10)}
+        assert len(pids) == 1
+        os.kill(pids.pop(), signal.SIGKILL)
+        eventually(lambda: pod.slot()["started"] == 2 and pod.slot()["state"] == "idle")
+        assert pod.call({}).status == 200
+    finally:
+        pod.stop()
+        os.close(nobody_reads)
+
+
+def test_the_template_imports_nothing_from_where_the_pod_was_started(start_pod: StartPod, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    pod = start_pod(ECHO, cwd=str(tmp_path / "here"))
+    (tmp_path / "here" / "faulthandler.py").write_text("raise SystemExit(1)")
+    (tmp_path / "here" / "json.py").write_text("raise SystemExit(1)")
+    old = pod.template_pid
+    os.kill(old, signal.SIGKILL)
+    eventually(lambda: pod.template_pid != old)
+
+
+def test_code_that_writes_into_its_sessions_channel_ends_that_session_only(start_pod: StartPod) -> None:
+    pod = start_pod(
+        """
+        import os, socket, time
+        def predict(data: str = ""):
+            for fd in os.listdir("/proc/self/fd") if data else []:
+                try:
+                    sock = socket.socket(fileno=os.dup(int(fd)))
+                except OSError:
+                    continue
+                if sock.family == socket.AF_UNIX:
+                    socket.send_fds(sock, [data.encode()], [0, 1])
+                    time.sleep(20)
+            return os.getpid()
+        """
+    )
+    assert pod.process is not None
+    pod.call({})
+    before = descriptors(pod.process.pid)
+    for data in ("{", "[]", "{}", '{"failed": 1}', '{"loaded": true}'):
+        pid = pod.call({}).answer
+        with pod.dial() as sock:
+            pod.begin(sock, {"data": data})
+            assert sock.recv(1) == b""
+        assert pod.wait_new_session(0, pid)["lastEnd"] == "sent what is no message"
+    pod.call({})
+    assert descriptors(pod.process.pid) <= before + 1
+
+
+def test_a_session_that_starts_for_a_caller_when_the_pod_drains_answers_it(start_pod: StartPod) -> None:
+    pod = start_pod(
+        """
+        import time
+        def after_fork():
+            time.sleep(1.5)
+        def predict():
+            return 1
+        """,
+        settings={"initialPoolSize": 0, "maxPoolSize": 1},
+    )
+    assert pod.process is not None
+    with pod.dial() as sock:
+        pod.begin(sock, {})
+        pod.wait_slot(0, state="starting")
+        pod.process.send_signal(signal.SIGTERM)
+        reply = read_answer(sock)
+    assert reply.status == 200
+    assert reply.headers["connection"] == "close"
+    assert pod.wait_end() == 0

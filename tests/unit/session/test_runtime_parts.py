@@ -21,6 +21,7 @@ from sessionpools.session.config import (
     SettingsFile,
     parse_paths,
 )
+from sessionpools.session.control import slot_view
 from sessionpools.session.launcher import environment
 from sessionpools.session.process import memory_allowance
 from sessionpools.session.slots import (
@@ -78,7 +79,18 @@ def test_a_maximum_below_the_initial_size_is_raised_to_it_and_both_are_bounded()
     assert Settings.parse('{"maxPoolSize": 100000}').max_pool_size == MAX_SLOTS
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"maxPoolSize": "5"}', '{"maxPoolSize": -1}', '{"maxPoolSize": true}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"maxPoolSize": "5"}',
+        '{"maxPoolSize": -1}',
+        '{"maxPoolSize": true}',
+        '{"maxPoolSize": Infinity}',
+        '{"drainTimeoutSeconds": NaN}',
+    ],
+)
 def test_settings_that_make_no_sense_are_refused(text: str) -> None:
     with pytest.raises(ConfigError):
         Settings.parse(text)
@@ -233,6 +245,8 @@ def test_a_row_tells_what_its_session_does(shared: SharedState) -> None:
     assert list(shared.row(2).words[:8]) == [0] * 8
     mine.begin(200, b"x" * 1000)
     assert len(theirs.request_id) == 128
+    mine.words[0] = 77  # the code wrote there
+    assert slot_view(slot(shared, 3, filled=True), 0)["state"] == "busy"
     mine.reset(0)
     assert list(theirs.words[:8]) == [0, 0, 0, 0, 0, 1, 50, 1]  # totals outlive sessions
 
