@@ -57,7 +57,7 @@ class Channel:
         return self.sock.fileno()
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
-        data = json.dumps(message).encode()
+        data = json.dumps(message, ensure_ascii=False).encode("utf-8", "backslashreplace")
         if len(data) > _MESSAGE_BYTES:
             raise ValueError(f"message of {len(data)} bytes")
         try:

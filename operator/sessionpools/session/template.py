@@ -28,7 +28,7 @@ from sessionpools.session.session import Session
 from sessionpools.session.state import SharedState
 
 _LOGGED_BYTES = 12_000  # of a request's output: container runtimes split longer lines
-_DETAIL_CHARACTERS = 8000  # the termination log holds 4096 bytes
+_DETAIL_CHARACTERS = 8000  # of 6 bytes at most in a message; the termination log holds 4096 bytes
 
 
 class Template:
@@ -67,7 +67,11 @@ class Template:
         self.channel.send({"phase": phase})
 
     def say_loaded(self, threads: list[str]) -> None:
-        self.channel.send({"loaded": True, "signature": self.service.signature(), "threads": threads})
+        try:
+            self.channel.send({"loaded": True, "signature": self.service.signature(), "threads": threads})
+        except ValueError:
+            subject = self.spec.script or self.spec.entrypoint
+            raise invoke.LoadError(f"EntrypointInvalid: {subject} has too many inputs and outputs") from None
 
     # --- forking ----------------------------------------------------------------------------------------------------
 
