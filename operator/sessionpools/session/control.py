@@ -135,7 +135,9 @@ def metrics(view: dict[str, Any], rows: Iterable[tuple[int, state.Row]], ends: d
     table = list(rows)
     for name, word, text, unit in columns:
         lines += [f"# HELP {name} {text}", f"# TYPE {name} counter"]
-        lines += [f'{name}{{slot="{number}"}} {row.words[word] / unit:g}' for number, row in table]
+        for number, row in table:
+            value = row.words[word] if unit == 1 else row.words[word] / unit
+            lines.append(f'{name}{{slot="{number}"}} {value!r}')
     lines += [
         "# HELP sessionpools_session_memory_bytes Proportional set size.",
         "# TYPE sessionpools_session_memory_bytes gauge",

@@ -21,7 +21,7 @@ from sessionpools.session.config import (
     SettingsFile,
     parse_paths,
 )
-from sessionpools.session.control import slot_view
+from sessionpools.session.control import metrics, slot_view
 from sessionpools.session.launcher import environment
 from sessionpools.session.process import memory_allowance
 from sessionpools.session.slots import (
@@ -245,6 +245,10 @@ def test_a_row_tells_what_its_session_does(shared: SharedState) -> None:
     assert list(shared.row(2).words[:8]) == [0] * 8
     mine.begin(200, b"x" * 1000)
     assert len(theirs.request_id) == 128
+    mine.words[5] = 12345678
+    counted = metrics({"ready": 1, "sessions": []}, [(3, mine)], {}, 0).decode()
+    assert 'sessionpools_requests_total{slot="3"} 12345678\n' in counted
+    mine.words[5] = 1
     mine.words[0] = 77  # the code wrote there
     assert slot_view(slot(shared, 3, filled=True), 0)["state"] == "busy"
     mine.reset(0)
