@@ -9,6 +9,7 @@ Runs user code, so never in the supervisor. Called by template.py (load, warm up
 
 from __future__ import annotations
 
+import os
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -101,7 +102,8 @@ class Service:
     # --- a request --------------------------------------------------------------------------------------------------
 
     def call(self, body: bytes | bytearray, work_dir: str) -> Answer:
-        """Answer a request. The work directory is the current one and empty."""
+        """Answer a request. The work directory is the current one and empty. Never returns in a child of the code's."""
+        pid = os.getpid()
         try:
             try:
                 inputs = self._read(body)
@@ -109,6 +111,8 @@ class Service:
                 return Answer(400, _failure(str(error)), False, b"", False)
             del body
             outputs = self._outputs(self._run(inputs))
+            if os.getpid() != pid:
+                os._exit(0)  # what it printed belongs to its parent's answer, and so does what that printed
             console = _NO_CAPTURE if self.console is None else self.console.take()
             text = results.dumps(
                 {
@@ -122,6 +126,8 @@ class Service:
             )
             return Answer(200, text, True, console, False)
         except BaseException as error:  # SystemExit too: a call ends, not the session
+            if os.getpid() != pid:
+                os._exit(1)
             return self._failed(error, work_dir)
         finally:
             if self._namespace is not None:  # its functions refer to it and it to them: let go of what it holds

@@ -296,8 +296,6 @@ class Session:
         started = time.monotonic_ns()
         row.begin(started, request.id)
         answer = self._service.call(request.take_body(), self._work.path)
-        if os.getpid() != self._pid:
-            os._exit(0)  # the code forked, and its child came back here
         ended = time.monotonic_ns()
         fcntl.fcntl(fd, fcntl.F_SETOWN, 0)
         row.end(ended, not answer.success)
