@@ -10,6 +10,7 @@ import os
 import signal
 import stat
 import sys
+import threading
 from typing import Any
 
 from sessionpools.session import linux
@@ -19,6 +20,7 @@ SESSION_OOM_SCORE = 200  # sessions are killed before their template, the templa
 TEMPLATE_OOM_SCORE = 100
 # What supervisor, kernel memory and page tables take of the container's limit.
 _OVERHEAD_BYTES = 32 << 20
+_STACK_BYTES = 1 << 20  # of a thread, which the limit counts in full; without this it is 8 MiB
 _LEAST_BYTES = 32 << 20  # a session that may allocate less cannot answer at all
 
 
@@ -56,6 +58,8 @@ def become_session(slot: int, limit_bytes: int) -> None:
     linux.raise_oom_score(SESSION_OOM_SCORE - TEMPLATE_OOM_SCORE)
     if limit_bytes:
         linux.limit_data(limit_bytes)
+        if not threading.stack_size():
+            threading.stack_size(_STACK_BYTES)
     reseed()
 
 
