@@ -147,7 +147,11 @@ class Connection:
     def feed(self, data: memoryview) -> None:
         """Parse what came. Raises Refused for what is not going to be read."""
         try:
-            self.parser.feed_data(data)
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as stop:  # after the head, whatever follows
+                again = self._head_without_upgrade() + data[stop.args[0] :]
+                self.parser.feed_data(again)
         except httptools.HttpParserUpgrade:
             raise Refused(400, "protocol upgrades are not supported") from None
         except httptools.HttpParserCallbackError as error:
@@ -162,6 +166,21 @@ class Connection:
             self.head_bytes += len(data)
             if self.head_bytes > MAX_HEAD_BYTES:
                 raise Refused(431, f"the request's head is longer than {MAX_HEAD_BYTES} bytes")
+
+    def _head_without_upgrade(self) -> bytes:
+        """For a new parser: the head of the request that offered another protocol, without the offer."""
+        asked = self.requests.pop()
+        self.parser = httptools.HttpRequestParser(self)
+        top = asked.method + (b" / HTTP/1.0\r\n" if asked.http_1_0 else b" / HTTP/1.1\r\n")
+        top += b"Transfer-Encoding: " + asked.chunked if asked.chunked else b"Content-Length: %d" % asked.length
+        top += b"\r\nConnection: " + (b"keep-alive" if asked.keep_alive else b"close")
+        if asked.expects:
+            top += b"\r\nExpect: 100-continue"
+        if asked.id:
+            top += b"\r\nX-Request-Id: " + asked.id
+        if asked.pool is not None:
+            top += b"\r\nX-Session-Pool: " + asked.pool
+        return top + b"\r\n\r\n"
 
     def gone(self) -> bool:
         """Whether the caller has closed the connection, or broken it."""

@@ -308,3 +308,71 @@ def test_a_session_that_starts_for_a_caller_when_the_pod_drains_answers_it(start
     assert reply.status == 200
     assert reply.headers["connection"] == "close"
     assert pod.wait_end() == 0
+
+
+def test_a_reason_is_told_whatever_its_characters_and_a_signature_that_is_too_large_too(start_pod: StartPod) -> None:
+    pod = start_pod(
+        """
+        def load():
+            raise ValueError("\\U0001f600\\udc80" * 8000)
+        def predict():
+            return 1
+        """,
+        init="service:load",
+        ready=False,
+    )
+    assert pod.wait_end() == 1
+    assert pod.termination.startswith("ValueError: \U0001f600")
+    names = ", ".join(f"number_{i}: float = 0" for i in range(2000))
+    pod = start_pod(f"def predict({names}): pass", ready=False)
+    assert pod.wait_end() == 1
+    assert pod.termination.startswith("EntrypointInvalid: service:predict has too many inputs")
+
+
+def test_a_child_that_returns_from_the_code_takes_no_output_from_its_parents_answer(start_pod: StartPod) -> None:
+    pod = start_pod(
+        """
+        import os, sys
+        def predict(fail: bool):
+            print("before")
+            if os.fork() == 0:
+                if fail:
+                    sys.exit("child")
+                return 0
+            os.wait()
+            print("after")
+            return 1
+        """
+    )
+    for fail in (False, True):
+        assert pod.call({"fail": fail}).json["consoleOutput"] == "before\nafter\n"
+
+
+def test_threads_fit_into_a_sessions_memory(start_pod: StartPod) -> None:
+    pod = start_pod(
+        """
+        import threading
+        def predict(count: int):
+            stop = threading.Event()
+            threads = [threading.Thread(target=stop.wait) for _ in range(count)]
+            for thread in threads:
+                thread.start()
+            stop.set()
+            for thread in threads:
+                thread.join()
+            return count
+        """,
+        env={"SESSIONPOOLS_SESSION_MEMORY": str(128 << 20)},
+    )
+    assert pod.call({"count": 48}).answer == 48
+
+
+def test_the_offer_of_another_protocol_is_ignored(start_pod: StartPod) -> None:
+    pod = start_pod(ECHO)
+    offer = b"POST / HTTP/1.1\r\nHost: s\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nX-Request-Id: id-1\r\n"
+    with pod.dial() as sock:
+        for rest in (b"Content-Length: 2\r\n\r\n{}", b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"):
+            sock.sendall(offer + rest)
+            reply = read_answer(sock)
+            assert reply.answer == pod.slot()["pid"]
+            assert reply.headers["x-request-id"] == "id-1"

@@ -306,7 +306,7 @@ def test_a_request_for_this_pool_or_for_none_is_served(pod: Pod) -> None:
         (b"nonsense\r\n\r\n", b"400"),
         (b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n", b"400"),
         (b"POST / HTTP/1.1\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n", b"400"),
-        (b"POST / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n", b"400"),
+        (b"CONNECT s:80 HTTP/1.1\r\nHost: s:80\r\n\r\n", b"400"),
         (b"POST / HTTP/1.1\r\nX-Long: " + b"x" * 70_000, b"431"),
     ],
 )
