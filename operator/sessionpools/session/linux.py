@@ -19,6 +19,7 @@ from typing import Any
 
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
+_THREAD_END_SECONDS = 0.1
 
 SIGIO = signal.SIGIO
 SIGKILL = signal.SIGKILL
@@ -93,6 +94,13 @@ def other_threads() -> list[str]:
                 continue  # it ended meanwhile
         names.append(name)
     return sorted(names)
+
+
+def lasting_threads() -> list[str]:
+    """Other threads, but for those that are about to be gone: the kernel lists a joined thread for a moment."""
+    if other_threads():
+        time.sleep(_THREAD_END_SECONDS)
+    return other_threads()
 
 
 def cpu_count() -> int:

@@ -215,7 +215,7 @@ def main(arguments: Sequence[str]) -> None:
     linux.name_process(template._name)
     try:
         template.load()
-        threads = linux.other_threads()
+        threads = linux.lasting_threads()
         template.say_loaded(threads)
     except invoke.LoadError as error:
         _say_failed(template.channel, error.summary, error.details)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,24 @@ def test_a_row_tells_what_its_session_does(shared: SharedState) -> None:
 
 
 # --- Linux ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_thread_that_is_about_to_end_is_not_counted() -> None:
+    ending, staying = threading.Event(), threading.Event()
+    threads = [
+        threading.Thread(target=ending.wait, args=(0.03,), name="ending"),
+        threading.Thread(target=staying.wait, name="staying"),
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        assert "ending" in linux.other_threads()
+        assert "ending" not in linux.lasting_threads()
+        assert "staying" in linux.lasting_threads()
+    finally:
+        staying.set()
+        for thread in threads:
+            thread.join()
 
 
 def test_memory_limits_are_read_from_cgroup_v2(tmp_path: Path) -> None:
