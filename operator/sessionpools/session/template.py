@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from sessionpools.session import capture, invoke, linux
+from sessionpools.session import capture, hugepages, invoke, linux
 from sessionpools.session.channel import Channel, ChannelClosedError
 from sessionpools.session.config import Launch, RevisionSpec
 from sessionpools.session.log import Log
@@ -79,6 +79,7 @@ class Template:
         """Fork on command and reap, until the supervisor closes the channel."""
         linux.malloc_trim()
         gc.freeze()  # collections in sessions leave the shared pages alone
+        hugepages.collapse()
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._wake_fd = wake_read
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)

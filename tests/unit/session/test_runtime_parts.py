@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import mmap
+import os
 import socket
 import threading
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sessionpools.session import linux, termination
+from sessionpools.session import hugepages, linux, termination
 from sessionpools.session.channel import Channel
 from sessionpools.session.config import (
     MAX_SLOTS,
@@ -275,6 +277,22 @@ def test_a_thread_that_is_about_to_end_is_not_counted() -> None:
         staying.set()
         for thread in threads:
             thread.join()
+
+
+def test_huge_pages_keep_what_is_in_memory_and_leave_untouched_memory_alone() -> None:
+    size = 8 * hugepages.HUGE_BYTES
+    with (
+        mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as used,
+        mmap.mmap(-1, 16 * size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as untouched,
+    ):
+        content = os.urandom(size)
+        used[:] = content
+        before = linux.status_bytes("RssAnon")
+        hugepages.collapse()
+        grown = linux.status_bytes("RssAnon") - before
+        assert used[:] == content
+        assert grown < size
+        assert untouched[-1] == 0
 
 
 def test_memory_limits_are_read_from_cgroup_v2(tmp_path: Path) -> None:
