@@ -45,10 +45,13 @@ def malloc_trim() -> None:
 
 def raise_oom_score(by: int) -> None:
     """Be killed before processes with a lower score when memory runs out. Raising needs no privilege."""
-    with contextlib.suppress(OSError, ValueError), open("/proc/self/oom_score_adj", "r+") as file:
-        score = min(1000, int(file.read()) + by)
-        file.seek(0)
-        file.write(str(score))
+    with contextlib.suppress(OSError, ValueError):
+        fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)  # a fork reads it: not a file object
+        try:
+            score = min(1000, int(os.pread(fd, 16, 0)) + by)
+            os.pwrite(fd, b"%d" % score, 0)
+        finally:
+            os.close(fd)
 
 
 def limit_data(limit_bytes: int) -> None:
@@ -185,6 +188,7 @@ class MemoryCgroup:
 
     def __init__(self, root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> None:
         self._directories = _directories(root, _read(membership))
+        self._paths: dict[str, str] = {}  # of the files that were found
 
     def limit_bytes(self) -> int:
         """0 when there is none."""
@@ -202,9 +206,13 @@ class MemoryCgroup:
         return 0
 
     def _first(self, name: str) -> str:
+        if name in self._paths:
+            return _read(self._paths[name])
         for directory in self._directories:
-            text = _read(os.path.join(directory, name))
+            path = os.path.join(directory, name)
+            text = _read(path)
             if text:
+                self._paths[name] = path
                 return text
         return ""
 

@@ -21,6 +21,7 @@ TEMPLATE_OOM_SCORE = 100
 # What supervisor, kernel memory and page tables take of the container's limit.
 _OVERHEAD_BYTES = 32 << 20
 _STACK_BYTES = 1 << 20  # of a thread, which the limit counts in full; without this it is 8 MiB
+_MT19937_WORDS = 624  # of its state
 _LEAST_BYTES = 32 << 20  # a session that may allocate less cannot answer at all
 
 
@@ -65,10 +66,16 @@ def become_session(slot: int, limit_bytes: int) -> None:
 
 def reseed() -> None:
     """Random streams of their own: forks inherit the template's state, and numpy does not notice a fork."""
-    for name in ("random", "numpy.random"):
-        module: Any = sys.modules.get(name)
-        if module is not None:
-            module.seed()
+    modules: Any = sys.modules
+    if "random" in modules:
+        modules["random"].seed()
+    if "numpy.random" in modules:
+        numpy = modules["numpy"]
+        try:  # as random as seed(), in a third of the time, most of which are pages that a fork must copy
+            key = numpy.frombuffer(os.urandom(4 * _MT19937_WORDS), numpy.uint32)
+            numpy.random.set_state(("MT19937", key, _MT19937_WORDS))
+        except ValueError:  # the code has set a bit generator of another kind
+            numpy.random.set_bit_generator(type(numpy.random.get_bit_generator())())
 
 
 class WorkDirectory:

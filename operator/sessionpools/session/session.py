@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import mmap
 import os
 import select
 import socket
@@ -67,7 +68,7 @@ class Session:
         self._connections: dict[int, Connection] = {}
         self._timed: dict[int, Connection] = {}  # those with a deadline: incomplete requests, refused callers
         self._large: Connection | None = None  # whose large body is being read
-        self._buffer = memoryview(bytearray(_CHUNK_BYTES))
+        self._buffer = memoryview(mmap.mmap(-1, _CHUNK_BYTES))  # takes memory only as far as requests fill it
         self._poller = select.epoll()
         self._drain_until = 0.0  # 0: not draining
         self._recycled = False  # ends once the uploads that are under way are answered

@@ -282,7 +282,8 @@ class Supervisor:
                 self._set_phase("sessions")
                 self._warm_up(session)
                 self._consider_ready()
-            self.keeper.act()  # another may start now
+            if self.each_for_itself:
+                self.keeper.act()  # another may start now
 
     def session_ended(self, slot: Slot, session: Session, reason: str) -> None:
         call = self.calls.pop(slot.number, None)

@@ -25,6 +25,19 @@ def test_random_streams_of_sessions_differ(start_pod: StartPod) -> None:
     assert len({draw[1] for draw in draws}) == 3
 
 
+def test_random_streams_differ_where_the_code_has_set_a_bit_generator_of_its_own(start_pod: StartPod) -> None:
+    pod = start_pod(
+        """
+        import numpy as np
+        np.random.set_bit_generator(np.random.PCG64(1))
+        def predict():
+            return float(np.random.random())
+        """,
+        settings={"initialPoolSize": 2, "maxPoolSize": 2},
+    )
+    assert pod.call({}, 0).answer != pod.call({}, 1).answer
+
+
 def test_each_request_finds_its_slots_work_directory_empty_and_current(start_pod: StartPod) -> None:
     pod = start_pod(
         """
