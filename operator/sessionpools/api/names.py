@@ -42,7 +42,7 @@ WORK_DIR: Final = "/tmp"  # noqa: S108  an emptyDir: the root file system is rea
 # What begins so is the product's own; the kinds refuse it in env, envFrom and volumes of a web service.
 ENV_PREFIX: Final = "SESSIONPOOLS_"
 VOLUME_PREFIX: Final = "session-pools"
-ENV_POOL: Final = "SESSIONPOOLS_POOL"  # "<pool uid>/<revision>", what the header X-Session-Pool must say
+ENV_POOL: Final = "SESSIONPOOLS_POOL"  # "<pool uid>/<revision>"; the header X-Session-Pool must name the uid
 ENV_MEMORY: Final = "SESSIONPOOLS_SESSION_MEMORY"  # memory limit of one session in bytes; 0: none
 ENV_CONFIG_DIR: Final = "SESSIONPOOLS_CONFIG_DIR"
 

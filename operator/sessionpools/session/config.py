@@ -152,7 +152,7 @@ class Paths:
     host: str = ""  # every address, IPv6 too where there is any
     base_port: int = 9000  # slot n listens on base_port + n
     control_port: int = 8999
-    pool: str = ""  # "<pool uid>/<revision>": what X-Session-Pool must say
+    pool: str = ""  # "<pool uid>/<revision>"; X-Session-Pool must name this uid
     session_memory_bytes: int = 0  # 0: no limit of its own
 
     @property
@@ -208,7 +208,7 @@ _OPTIONS = (
     _Option(
         "--control-port", "SESSIONPOOLS_CONTROL_PORT", "control_port", "port of /livez, /readyz, /sessions, ...", int
     ),
-    _Option("--pool", "SESSIONPOOLS_POOL", "pool", "<pool uid>/<revision> that X-Session-Pool must name"),
+    _Option("--pool", "SESSIONPOOLS_POOL", "pool", "<pool uid>/<revision>; X-Session-Pool must name the uid"),
     _Option(
         "--session-memory", "SESSIONPOOLS_SESSION_MEMORY", "session_memory_bytes", "bytes of one session; 0: none", int
     ),

@@ -128,6 +128,7 @@ class Connection:
     )
 
     def __init__(self, sock: socket.socket, expected_pool: bytes) -> None:
+        """`expected_pool`: the uid that X-Session-Pool must name; empty for any."""
         self.sock = sock
         self.fd = sock.fileno()
         self.expected_pool = expected_pool
@@ -226,7 +227,7 @@ class Connection:
         self.in_body = True
         request.method = self.parser.get_method()
         request.http_1_0 = self.parser.get_http_version() == "1.0"
-        if request.pool is not None and self.expected_pool and request.pool != self.expected_pool:
+        if request.pool is not None and self.expected_pool and pool_uid(request.pool) != self.expected_pool:
             self.refusal = Refused(425, "this session belongs to another pool")
         elif request.length > MAX_BODY_BYTES:
             self.refusal = too_large()
@@ -261,6 +262,11 @@ class Connection:
         request.keep_alive = self.parser.should_keep_alive()
         self.requests.append(request)
         self.request = None
+
+
+def pool_uid(name: bytes) -> bytes:
+    """Of "<pool uid>" or "<pool uid>/<revision>": a caller sends to all revisions of a pool alike."""
+    return name.partition(b"/")[0]
 
 
 def too_large() -> Refused:

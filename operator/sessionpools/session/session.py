@@ -33,6 +33,7 @@ from sessionpools.session.connection import (
     Request,
     failure,
     head,
+    pool_uid,
 )
 from sessionpools.session.process import WorkDirectory
 
@@ -62,7 +63,7 @@ class Session:
         self._row = shared.row(slot)
         self._service = service
         self._work = work
-        self._pool = pool.encode("latin-1")
+        self._pool = pool_uid(pool.encode("latin-1"))
         self._on_console = on_console
         self._pid = os.getpid()
         self._connections: dict[int, Connection] = {}

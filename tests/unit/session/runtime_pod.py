@@ -19,7 +19,8 @@ from socket import SO_REUSEADDR, SOL_SOCKET, create_connection, socket
 from typing import Any, TypeVar
 
 OPERATOR = Path(__file__).resolve().parents[3] / "operator"
-POOL = "pool-uid/revision-1"
+POOL_UID = "pool-uid"
+REVISION = "revision-1"
 _SLOTS = 16  # ports kept free for one pod
 
 T = TypeVar("T")
@@ -133,7 +134,7 @@ class Pod:
             "--host": "127.0.0.1",
             "--base-port": str(self.base_port),
             "--control-port": str(self.control_port),
-            "--pool": POOL,
+            "--pool": f"{POOL_UID}/{REVISION}",
         }
         path = os.pathsep.join([str(OPERATOR), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.process = subprocess.Popen(

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from unit.session.conftest import StartPod
-from unit.session.runtime_pod import POOL, Pod, alive, eventually, post, read_answer
+from unit.session.runtime_pod import POOL_UID, REVISION, Pod, alive, eventually, post, read_answer
 
 SERVICE = """
     import hashlib, os, subprocess, sys, time
@@ -285,18 +285,24 @@ def test_other_methods_are_answered_405_and_the_connection_stays(pod: Pod) -> No
         assert post(connection, {}).status == 200
 
 
-def test_a_request_for_another_pool_is_refused_unread(pod: Pod) -> None:
+@pytest.mark.parametrize("name", ["other", f"other/{REVISION}", "", f"{POOL_UID}-2", POOL_UID[:-1]])
+def test_a_request_for_another_pool_is_refused_unread(pod: Pod, name: str) -> None:
     before = pod.slot()["requests"]
+    top = f"POST / HTTP/1.1\r\nHost: s\r\nX-Session-Pool: {name}\r\nContent-Length: 1000\r\n\r\n"
     with pod.dial() as sock:
-        sock.sendall(b"POST / HTTP/1.1\r\nHost: s\r\nX-Session-Pool: other/1\r\nContent-Length: 1000\r\n\r\n")
+        sock.sendall(top.encode())
         reply = read_answer(sock)
     assert reply.status == 425
     assert reply.headers["connection"] == "close"
     assert pod.slot()["requests"] == before
 
 
-def test_a_request_for_this_pool_or_for_none_is_served(pod: Pod) -> None:
-    assert pod.call({}, headers={"X-Session-Pool": POOL}).status == 200
+@pytest.mark.parametrize("name", [POOL_UID, f"{POOL_UID}/{REVISION}", f"{POOL_UID}/another-revision"])
+def test_a_request_for_any_revision_of_this_pool_is_served(pod: Pod, name: str) -> None:
+    assert pod.call({}, headers={"X-Session-Pool": name}).status == 200
+
+
+def test_a_request_that_names_no_pool_is_served(pod: Pod) -> None:
     assert pod.call({}).status == 200
 
 
