@@ -16,9 +16,9 @@ from typing import Any, Self
 from sessionpools.api import names
 from sessionpools.controller.app import App
 from sessionpools.controller.config import Config
-from sessionpools.controller.podclient import PodClient
 from sessionpools.controller.reconcile import Pace
 from sessionpools.core.model import PodView, SessionReport
+from sessionpools.kube.podclient import PodClient
 from sessionpools.kube.protocol import NODES, PODS, SESSION_POOLS, WEB_SERVICES
 from support.apiserver import ApiServer
 from support.apiserver_objects import Json

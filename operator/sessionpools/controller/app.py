@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from sessionpools.api import names
 from sessionpools.controller.config import Config
 from sessionpools.controller.metrics import Metrics
-from sessionpools.controller.podclient import PodClient
 from sessionpools.controller.queue import WorkQueue
 from sessionpools.controller.reconcile import Pace, PoolReconciler
 from sessionpools.controller.report import Reporter
 from sessionpools.controller.services import ServiceReconciler
 from sessionpools.controller.store import Key, Kind, Store
 from sessionpools.kube.events import EventRecorder
+from sessionpools.kube.podclient import PodClient
 from sessionpools.kube.protocol import KubeApi, KubeError
 
 __all__ = ["App"]

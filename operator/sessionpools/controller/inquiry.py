@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sessionpools.api.v1alpha1 import SessionPool
-from sessionpools.controller.podclient import PodClient
 from sessionpools.core.model import PodView, SessionReport
 from sessionpools.core.reports import reports_wanted
+from sessionpools.kube.podclient import PodClient
 
 __all__ = ["Inquiry"]
 

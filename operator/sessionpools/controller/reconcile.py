@@ -11,7 +11,6 @@ from sessionpools.api.v1alpha1 import SessionPool, SessionPoolStatus, WebService
 from sessionpools.controller.config import Config
 from sessionpools.controller.execute import Executor
 from sessionpools.controller.inquiry import Inquiry
-from sessionpools.controller.podclient import PodClient
 from sessionpools.controller.report import Reporter
 from sessionpools.controller.store import Key, Store, service_key
 from sessionpools.core import naming
@@ -24,6 +23,7 @@ from sessionpools.core.status import Observation, pool_status
 from sessionpools.core.target import Blocked, CodeProblem, Target, needs_config_map, target
 from sessionpools.kube import protocol
 from sessionpools.kube.code import read_code
+from sessionpools.kube.podclient import PodClient
 from sessionpools.kube.protocol import Forbidden, KubeApi, KubeError, NotFound
 
 __all__ = ["Pace", "PoolReconciler"]

@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sessionpools.api.v1alpha1 import SessionPool, WebService
-from sessionpools.controller.podclient import PodClient
 from sessionpools.controller.report import Reporter
 from sessionpools.controller.store import Key, Store
 from sessionpools.core.keys import elder_of, pool_of
 from sessionpools.core.model import PodView
 from sessionpools.core.services import service_status, signature_needed
 from sessionpools.kube import protocol
+from sessionpools.kube.podclient import PodClient
 
 __all__ = ["ServiceReconciler"]
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 
 from sessionpools.controller.inquiry import BACKOFF_AT_MOST_SECONDS, Inquiry
-from sessionpools.controller.podclient import PodClient
 from sessionpools.core.model import PodView, SessionReport
+from sessionpools.kube.podclient import PodClient
 from support.builders import pod, pool, target_of
 
 
