@@ -21,6 +21,10 @@ LABEL_SLOT: Final = f"{GROUP}/slot"  # isolation Pod: which of the node's sessio
 LABEL_INCARNATION: Final = f"{GROUP}/incarnation"
 LABEL_SERVICE: Final = f"{GROUP}/webservice"  # on code ConfigMaps: the WebService's metadata.name
 
+# --- the label of gateway pods: the Service of the gateway selects the one pod that carries it ----------------
+LABEL_GATEWAY: Final = f"{GROUP}/gateway"
+GATEWAY_ACTIVE: Final = "active"
+
 # --- annotations --------------------------------------------------------------------------------------------
 # Node names have up to 253 characters, which no label value has room for.
 ANNOTATION_NODE: Final = f"{GROUP}/node"
