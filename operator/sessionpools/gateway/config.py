@@ -195,21 +195,23 @@ _NOT_UTF8: Final = (
 )
 # Quotes as JSON has them; the text stands in quotes of three parsers: the line's, the converter's, the replacement's.
 _ESCAPED: Final = r'regsub("\"","\\\\\"",g)'
-_NODE_AND_SESSION: Final = '"node":"%[var(txn.node,)]","session":"%[var(txn.session,)]"'
+
+
+def _number(name: str) -> str:
+    """A variable or 0; also for what ended before there was a stream, where a default of `var` does not count."""
+    return f'str(0),concat(,txn.{name}),regsub("^0\\\\B",)'
 
 
 def _log_line() -> str:
     milliseconds = "".join(f"%[date(0,ms),div({unit}),mod(10)]" for unit in (100, 10, 1))
     names = "".join(f'"{name}":"%[var(txn.{name},)]",' for name in ("namespace", "service", "version", "pool"))
+    held, service = _number("held_ms"), _number("service_ms")
+    outcome = 'str(client-gone),concat(,txn.outcome),regsub("^client-gone(?=.)",)'
     return (
-        '%{-M}o{"time":"%[date,utime(%Y-%m-%dT%H:%M:%S)].'
-        + milliseconds
-        + 'Z","requestId":"%[var(txn.id,)]","principal":"",'
-        '"heldMs":%[var(txn.held_ms,0)],'
-        + names
-        + _NODE_AND_SESSION
-        + ',"queueMs":%Tw,"serviceMs":%[var(txn.service_ms,0)],"responseMs":%Tr,"status":%ST,'
-        '"outcome":"%[var(txn.outcome,client-gone)]","end":"%ts"}'
+        f'%{{-M}}o{{"time":"%[date,utime(%Y-%m-%dT%H:%M:%S)].{milliseconds}Z","requestId":"%[var(txn.id,)]",'
+        f'"principal":"","heldMs":%[{held}],{names}"node":"%[var(txn.node,)]","session":"%[var(txn.session,)]",'
+        f'"queueMs":%Tw,"serviceMs":%[{service}],"responseMs":%Tr,"status":%ST,'
+        f'"outcome":"%[{outcome}]","end":"%ts"}}'
     )
 
 
@@ -292,7 +294,7 @@ def _frontend(settings: Settings) -> str:
     ]
     return f"""\
 frontend gateway from common
-    bind {settings.bind}:{settings.port}{tls}
+    bind {settings.bind}:{settings.port} proto h1{tls}
     option http-buffer-request
     log global
     log-format '{_log_line()}'
