@@ -70,12 +70,13 @@ def sleeper() -> Service:
 
 @contextlib.contextmanager
 def session_pod(service: Service, initial: int = 1, maximum: int = 0, **settings: Any) -> Iterator[Pod]:
-    """A session pod whose initial sessions are ready."""
+    """A session pod whose initial sessions, and spare, are ready."""
     sizes = {"initialPoolSize": initial, "maxPoolSize": maximum or initial}
     with tempfile.TemporaryDirectory() as directory:
         pod = Pod(Path(directory), service.code, settings={**sizes, **settings}, **service.revision)
         try:
-            yield pod.start().wait_ready(_START_SECONDS)
+            pod.start().wait_ready(_START_SECONDS).wait_spare()
+            yield pod
         finally:
             pod.stop()
 

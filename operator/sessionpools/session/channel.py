@@ -3,26 +3,32 @@
 The supervisor holds one end of a channel to the template and of one to each session. Its ends never block: a process
 that does not read cannot stop it. Messages:
 
-    supervisor -> template   {"fork": slot, "max": slots} + listener, the session's channel, connections
+    supervisor -> template   {"fork": slot, "max": slots} + the session's channel, listener, connections;
+                             {"fork": -1, "max": slots} + channel for a spare session
+    supervisor -> spare      {"serve": slot} + the session's channel, listener, connections: it is that session now
     supervisor -> session    {"do": "drain" | "retire"}
     template -> supervisor   {"phase": "import numpy"}, {"loaded": {...}}, {"failed": {"summary", "details"}},
                              {"forked": slot, "pid": pid}, {"unforked": slot, "why": text}, {"exited": pid, "status": n}
     session -> supervisor    {"pid": pid} once it lives, {"idle": true} once it serves, {"failed": ...},
                              {"end": reason} + connections that its successor serves on; "phase" and "loaded" as the
                              template does, when it loads for itself
+    spare -> supervisor      {"pid": pid}, {"spare": true} once it waits for a slot, {"failed": ...}
 """
 
 from __future__ import annotations
 
+import array
 import json
 import os
 import socket
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 _MESSAGE_BYTES = 64 * 1024
 _MAX_FDS = 253  # SCM_MAX_FD
+_FDS_BYTES = socket.CMSG_LEN(_MAX_FDS * array.array("i").itemsize)
 MAX_CONNECTIONS = 240  # of a session: they go to its successor in one message, with what else that needs
+SPARE: Final = -1  # the slot of a session that has none yet
 Message = dict[str, Any]
 
 
@@ -73,15 +79,28 @@ class Channel:
     def receive(self) -> tuple[Message, list[int]] | None:
         """The next message, or None when there is none now. Raises ChannelClosedError at the end, BadMessageError."""
         try:
-            data, fds, _, _ = socket.recv_fds(self.sock, _MESSAGE_BYTES, _MAX_FDS)
+            return self._receive(socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None
+
+    def wait(self) -> tuple[Message, list[int]]:
+        """The next message, whenever it comes, on an end that may block. Raises as `receive` does."""
+        return self._receive(0)
+
+    def _receive(self, flags: int) -> tuple[Message, list[int]]:
+        try:
+            # socket.recv_fds ignores its flags before Python 3.12.
+            data, ancillary, _, _ = self.sock.recvmsg(_MESSAGE_BYTES, _FDS_BYTES, flags | socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            raise
         except OSError as error:
             raise ChannelClosedError from error
         if not data:
             raise ChannelClosedError
-        for fd in fds:
-            os.set_inheritable(fd, False)
+        fds = array.array("i")
+        for level, kind, content in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
         try:
             message: Message = json.loads(data)
         except (ValueError, RecursionError):
@@ -90,7 +109,7 @@ class Channel:
             for fd in fds:
                 os.close(fd)
             raise BadMessageError
-        return message, fds
+        return message, fds.tolist()
 
     def close(self) -> None:
         self.sock.close()

@@ -50,7 +50,7 @@ class Host(Protocol):
         """Whether a session can be started now."""
 
     def start(self, session: Session, fds: list[int]) -> None:
-        """Start its process: fds are listener, the session's end of its channel, connections. Raises ChannelError's."""
+        """Start its process: fds are its end of its channel, listener, connections. Raises ChannelError's."""
 
     def session_said(self, session: Session, message: Message) -> None:
         """A session told something that the keeper does not deal with."""
@@ -131,7 +131,7 @@ class SlotKeeper:
         slot.row.reset(state.STARTING)
         self._loop.readable(ours.fileno(), lambda: self._hear(session))
         try:
-            self._host.start(session, [slot.listener.fileno(), theirs.fileno(), *slot.handover])
+            self._host.start(session, [theirs.fileno(), slot.listener.fileno(), *slot.handover])
         except (ChannelClosedError, ChannelFullError, OSError) as error:
             session.end_reason = f"could not be started: {type(error).__name__} {error}".strip()
             self._ended(session, session.end_reason)
@@ -139,7 +139,6 @@ class SlotKeeper:
         finally:
             theirs.close()
         slot.started += 1
-        _close_all(slot.handover)
 
     def forked(self, number: int, pid: int) -> None:
         """The template tells the pid of the session that it forked for a slot."""
@@ -194,6 +193,7 @@ class SlotKeeper:
             session.serving = True
             session.phase = "serving"
             slot.failures = 0
+            _close_all(slot.handover)  # it has them; until here the next session could have got them
             if session.draining:
                 self._order(session, "drain")
         if "end" in message:
@@ -299,7 +299,8 @@ class SlotKeeper:
         slot.last_end = reason
         slot.row.reset(state.EMPTY)
         self.ends[reason if len(reason) < 40 else "failed to start"] += 1
-        if not session.serving and session.kill_reason != "not needed":
+        # A spare that ends before it serves says nothing of what follows: that is a fork.
+        if not session.serving and session.kill_reason != "not needed" and not session.was_spare:
             slot.failures += 1
             wait = back_off_seconds(slot.failures)
             slot.retry_at = self._loop.now() + wait

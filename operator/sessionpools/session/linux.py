@@ -198,6 +198,15 @@ class MemoryCgroup:
                 return int(text) if int(text) < 1 << 60 else 0  # v1 says "none" by a number near 2**63
         return 0
 
+    def room_bytes(self) -> int | None:
+        """What is left below the limit; files that the kernel can drop at once count as free. None without a limit."""
+        limit = self.limit_bytes()
+        if not limit:
+            return None
+        used = (self._first("memory.current") or self._first("memory.usage_in_bytes")).strip()
+        idle_files = re.search(r"^inactive_file (\d+)$", self._first("memory.stat"), re.MULTILINE)
+        return limit - int(used or 0) + int(idle_files[1] if idle_files else 0)
+
     def oom_kills(self) -> int:
         for name in ("memory.events", "memory.oom_control"):
             found = re.search(r"^oom_kill (\d+)$", self._first(name), re.MULTILINE)

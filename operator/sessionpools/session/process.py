@@ -49,13 +49,12 @@ def data_limit(session_bytes: int, slots: int, forked: bool = True) -> int:
     return linux.status_bytes("VmData") + allowance if allowance else 0
 
 
-def become_session(slot: int, limit_bytes: int) -> None:
+def become_session(limit_bytes: int) -> None:
     """Signals, scores, limits and random streams of a session of its own."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGIO):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGIO, signal.SIGCHLD, signal.SIGTERM))
-    linux.name_process(f"session-{slot}")
     linux.raise_oom_score(SESSION_OOM_SCORE - TEMPLATE_OOM_SCORE)
     if limit_bytes:
         linux.limit_data(limit_bytes)

@@ -30,6 +30,7 @@ class Session:
     activated: bool  # a connection came on an empty slot
     pid: int = 0  # 0 until the template, or the session itself, has told
     own_process: bool = False  # loads for itself; not a fork
+    was_spare: bool = False  # forked ahead of need
     phase: str = "starting"
     serving: bool = False  # it has said that it accepts requests
     answered: bool = False  # the warm-up call over its slot, or none is needed
@@ -52,7 +53,7 @@ class Slot:
     last_end: str = ""
     failures: int = 0  # sessions in a row that ended before they served
     retry_at: float = 0.0
-    handover: list[int] = field(default_factory=list)  # connections that the last session left to the next
+    handover: list[int] = field(default_factory=list)  # connections that the last session left, until the next serves
 
 
 class Action(enum.Enum):

@@ -20,6 +20,7 @@ from sessionpools.session.log import Log
 from sessionpools.session.loop import Loop
 from sessionpools.session.observe import Observer
 from sessionpools.session.slots import CALLER_GONE, STARTS_BEFORE_FAILURE, Session, Slot, back_off_seconds
+from sessionpools.session.spare import SpareKeeper
 from sessionpools.session.warmup import WarmUpCall
 
 _TICK_SECONDS = 1.0
@@ -52,6 +53,7 @@ class Supervisor:
         self.calls: dict[int, WarmUpCall] = {}
         self.cpus = linux.cpu_count()
         self.observer = Observer(self)
+        self.spare = SpareKeeper(self.loop, log, self.keeper, linux.MemoryCgroup(), self)
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -75,6 +77,7 @@ class Supervisor:
         self._check_start()
         self.keeper.tick()
         self.observer.tick()
+        self.spare.tick()
         self._consider_ready()
 
     def _resize(self) -> None:
@@ -114,6 +117,7 @@ class Supervisor:
         if self.draining:
             return
         self.draining = self.keeper.draining = True
+        self.spare.drop()
         self._set_phase("draining")
         self.loop.call_later(self.keeper.settings.drain_timeout_seconds, self._drain_timeout)
         self.keeper.act()
@@ -137,10 +141,7 @@ class Supervisor:
             self._end(0)
 
     def _end(self, code: int) -> None:
-        groups = set(self.keeper.pids())
-        if self.template is not None:
-            groups.add(self.template.pid)
-        linux.end_groups(groups, _END_SECONDS)
+        linux.end_groups(self._leaders(), _END_SECONDS)
         self.loop.stop(code)
 
     # --- the template -----------------------------------------------------------------------------------------------
@@ -195,7 +196,7 @@ class Supervisor:
             elif "unforked" in message:
                 self.keeper.not_forked(message["unforked"], message["why"])
             elif "exited" in message:
-                self.keeper.exited(message["exited"], message["status"])
+                self._exited(message["exited"], message["status"])
 
     def _template_loaded(self, child: Child, message: Message) -> None:
         child.loaded = True
@@ -219,6 +220,7 @@ class Supervisor:
         child.channel.close()
         child.process.returncode = os.waitstatus_to_exitcode(status)
         self.template = None
+        self.spare.drop()  # the next template makes its own
         if self.each_for_itself and child.loaded:
             return  # it has shown that the service loads, and its threads; it is not needed
         summary, details = child.failure or (self._template_death(child, status), "")
@@ -258,18 +260,27 @@ class Supervisor:
 
     def start(self, session: Session, fds: list[int]) -> None:
         if self.each_for_itself:
-            channel = Channel.from_fd(os.dup(fds[1]))
+            channel = Channel.from_fd(os.dup(fds[0]))
             session.own_process = True
             try:
-                process = spawn(self._launch(channel, session.slot, fds[0], tuple(fds[2:])))
+                process = spawn(self._launch(channel, session.slot, fds[1], tuple(fds[2:])))
             finally:
                 channel.close()
             session.pid = process.pid
             process.returncode = 0  # reaped by us, not by Popen
             return
+        session.pid = self.spare.serve(session.slot, fds)
+        session.was_spare = bool(session.pid)
+        if not session.was_spare:
+            self.fork(session.slot, self.keeper.settings.max_pool_size, fds)
+
+    def can_fork(self) -> bool:
+        return self.ready and not self.draining and not self.each_for_itself and self.can_start()
+
+    def fork(self, slot: int, slots: int, fds: list[int]) -> None:
         if self.template is None:
             raise ChannelClosedError
-        self.template.channel.send({"fork": session.slot, "max": self.keeper.settings.max_pool_size}, fds)
+        self.template.channel.send({"fork": slot, "max": slots}, fds)
 
     def session_said(self, session: Session, message: Message) -> None:
         if "loaded" in message:
@@ -284,6 +295,7 @@ class Supervisor:
                 self._consider_ready()
             if self.each_for_itself:
                 self.keeper.act()  # another may start now
+            self.spare.plan()
 
     def session_ended(self, slot: Slot, session: Session, reason: str) -> None:
         call = self.calls.pop(slot.number, None)
@@ -347,6 +359,7 @@ class Supervisor:
         self.ready = True
         self._set_phase("ready")
         self.log("ready", seconds=round(self.loop.now() - self.started_at, 3))
+        self.spare.plan()
 
     def _check_start(self) -> None:
         limit = self.keeper.settings.start_timeout_seconds
@@ -377,11 +390,17 @@ class Supervisor:
     # --- processes --------------------------------------------------------------------------------------------------
 
     def _reap(self) -> None:
-        leaders = set(self.keeper.pids())
-        if self.template is not None:
-            leaders.add(self.template.pid)
-        for pid, status in linux.dead_children(leaders):
+        for pid, status in linux.dead_children(self._leaders()):
             if self.template is not None and pid == self.template.pid:
                 self._template_ended(self.template, status)
             else:
-                self.keeper.exited(pid, status)  # unknown ones were orphans of user code
+                self._exited(pid, status)
+
+    def _exited(self, pid: int, status: int) -> None:
+        if not self.spare.exited(pid, status):
+            self.keeper.exited(pid, status)  # unknown ones were orphans of user code
+
+    def _leaders(self) -> set[int]:
+        """Of the process groups that are there."""
+        template = self.template.pid if self.template is not None else 0
+        return {*self.keeper.pids(), template, self.spare.pid} - {0}

@@ -17,10 +17,11 @@ import socket
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from sessionpools.session import capture, hugepages, invoke, linux
-from sessionpools.session.channel import Channel, ChannelClosedError
+from sessionpools.session.channel import SPARE, Channel, ChannelClosedError, Message
 from sessionpools.session.config import Launch, RevisionSpec
 from sessionpools.session.log import Log
 from sessionpools.session.process import TEMPLATE_OOM_SCORE, WorkDirectory, become_session, data_limit
@@ -98,33 +99,45 @@ class Template:
                     self._obey(wake_write)
 
     def _obey(self, wake_write: int) -> None:
+        """Fork for all orders that are there, then report: what this process writes between forks, it must copy."""
+        orders = self._orders()
+        reports: list[Message] = []
+        for message, fds in orders:
+            slot = message["fork"]
+            self._set_limit(message["max"])
+            try:
+                pid = os.fork()
+            except OSError as error:
+                reports.append({"unforked": slot, "why": f"fork: {error.strerror}"})
+                continue
+            if pid == 0:
+                os.setpgid(0, 0)
+                self.channel.close()
+                others = [fd for _, given in orders if given is not fds for fd in given]
+                self._close_all([self._wake_fd, wake_write, *others])
+                run_session(self, Post.given(slot, fds))
+            with contextlib.suppress(OSError):  # whichever of the two comes first
+                os.setpgid(pid, pid)
+            self._sessions[pid] = slot
+            reports.append({"forked": slot, "pid": pid})
+        for _, fds in orders:
+            self._close_all(fds)
+        for report in reports:
+            self.channel.send(report)
+
+    def _orders(self) -> list[tuple[Message, list[int]]]:
+        orders: list[tuple[Message, list[int]]] = []
         try:
-            received = self.channel.receive()
+            while (received := self.channel.receive()) is not None:
+                orders.append(received)
         except ChannelClosedError:
             os._exit(0)
-        if received is None:
-            return
-        message, fds = received
-        slot = message["fork"]
-        if message["max"] != self._limit_slots:
-            self._limit_slots = message["max"]
-            self.limit_bytes = data_limit(self.launch.paths.session_memory_bytes, self._limit_slots)
-        try:
-            pid = os.fork()
-        except OSError as error:
-            self._close_all(fds)
-            self.channel.send({"unforked": slot, "why": f"fork: {error.strerror}"})
-            return
-        if pid == 0:
-            self.channel.close()
-            self._close_all([self._wake_fd, wake_write])
-            os.setpgid(0, 0)
-            self._be_session(slot, fds)
-        with contextlib.suppress(OSError):  # whichever of the two comes first
-            os.setpgid(pid, pid)
-        self._sessions[pid] = slot
-        self._close_all(fds)
-        self.channel.send({"forked": slot, "pid": pid})
+        return orders
+
+    def _set_limit(self, slots: int) -> None:
+        if slots != self._limit_slots:
+            self._limit_slots = slots
+            self.limit_bytes = data_limit(self.launch.paths.session_memory_bytes, slots)
 
     def _reap(self) -> None:
         for pid, status in linux.dead_children(self._sessions):
@@ -136,60 +149,91 @@ class Template:
         for fd in fds:
             os.close(fd)
 
-    # --- being a session --------------------------------------------------------------------------------------------
-
-    def _be_session(self, slot: int, fds: Sequence[int]) -> NoReturn:
-        listener, channel = socket.socket(fileno=fds[0]), Channel.from_fd(fds[1])
-        run_session(self, slot, listener, channel, tuple(fds[2:]))
-
     def be_own_session(self) -> NoReturn:
         launch = self.launch
         self.limit_bytes = data_limit(launch.paths.session_memory_bytes, launch.max_slots, forked=False)
         listener = socket.socket(fileno=launch.listener_fd)
-        run_session(self, launch.slot, listener, self.channel, launch.connection_fds)
+        run_session(self, Post(launch.slot, self.channel, listener, launch.connection_fds))
 
 
-def run_session(
-    template: Template, slot: int, listener: socket.socket, channel: Channel, connections: tuple[int, ...]
-) -> NoReturn:
+# --- being a session --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Post:
+    """What a session serves. A spare's has a channel only, over which it is given another."""
+
+    slot: int
+    channel: Channel
+    listener: socket.socket | None = None
+    connections: tuple[int, ...] = ()
+
+    @classmethod
+    def given(cls, slot: int, fds: Sequence[int]) -> Post:
+        listener = None if slot == SPARE else socket.socket(fileno=fds[1])
+        return cls(slot, Channel.from_fd(fds[0]), listener, tuple(fds[2:]))
+
+
+def run_session(template: Template, post: Post) -> NoReturn:
     """The rest of this process's life."""
     code = 1
     console: capture.Console | None = None
     try:
-        channel.send({"pid": os.getpid()})
-        become_session(slot, template.limit_bytes)
-        log = Log(os.dup(1), slot=slot, pid=os.getpid())
-        work = WorkDirectory(template.launch.paths.work_dir, f"slot-{slot}")
+        post.channel.send({"pid": os.getpid()})
+        work = _take_place(template, post)
+        become_session(template.limit_bytes)
         work.refresh()
+        log_fd = os.dup(1)
         console = capture.Console()
         template.service.console = console
         template.service.after_fork()
+        if post.slot == SPARE:
+            post = _wait_for_slot(post.channel)
+            work = _take_place(template, post)
+        assert post.listener is not None  # noqa: S101
+        log = Log(log_fd, slot=post.slot, pid=os.getpid())
 
         def on_console(text: bytes, request_id: bytes) -> None:
             shown = text[:_LOGGED_BYTES].decode("utf-8", "replace")
             log("console", requestId=request_id.decode("latin-1"), bytes=len(text), text=shown)
 
         session = Session(
-            slot=slot,
-            listener=listener,
-            channel=channel,
+            slot=post.slot,
+            listener=post.listener,
+            channel=post.channel,
             shared=template.shared,
             service=template.service,
             work=work,
             pool=template.launch.paths.pool,
             on_console=on_console,
         )
-        session.serve(connections)
+        session.serve(post.connections)
         code = 0
     except invoke.LoadError as error:
-        _say_failed(channel, error.summary, error.details)
+        _say_failed(post.channel, error.summary, error.details)
     except BaseException as error:  # nothing may return into the template's loop
-        _say_failed(channel, f"{type(error).__name__}: {error}", traceback.format_exc())
+        _say_failed(post.channel, f"{type(error).__name__}: {error}", traceback.format_exc())
     finally:
         if console is not None:
             with contextlib.suppress(Exception):
                 console.release()  # what was printed outside of any request
         os._exit(code)
+
+
+def _take_place(template: Template, post: Post) -> WorkDirectory:
+    """Name the process after its slot; the slot's work directory, or the spare's."""
+    spare = post.slot == SPARE
+    linux.name_process("starting" if spare else f"session-{post.slot}")
+    return WorkDirectory(template.launch.paths.work_dir, "spare" if spare else f"slot-{post.slot}")
+
+
+def _wait_for_slot(channel: Channel) -> Post:
+    """Of a spare, which has done all that a session does before it serves but what is the slot's own."""
+    linux.name_process("spare")  # what has this name can be used
+    channel.send({"spare": True})
+    message, fds = channel.wait()  # its end: this is not needed any more
+    channel.close()
+    return Post.given(message["serve"], fds)
 
 
 def _say_failed(channel: Channel, summary: str, details: str) -> None:

@@ -227,6 +227,14 @@ class Pod:
     def template_pid(self) -> int:
         return int(self.events("template-loaded")[-1]["pid"])
 
+    @property
+    def spare_pid(self) -> int:
+        """The process that waits for a slot; 0 when there is none."""
+        return next((pid for pid, name in children(self.template_pid).items() if name == "spare"), 0)
+
+    def wait_spare(self, but: int = 0) -> int:
+        return eventually(lambda: pid if (pid := self.spare_pid) != but else 0, message="a spare")
+
     # --- calling ----------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -252,6 +260,17 @@ class Pod:
         """Send a request and do not wait for its answer."""
         body = json.dumps(inputs).encode()
         sock.sendall(b"POST / HTTP/1.1\r\nHost: s\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+
+def children(of: int) -> dict[int, str]:
+    """The names of a process's children, by pid."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            name, fields = stat.read_text().split("(", 1)[1].rsplit(")", 1)
+            if int(fields.split()[1]) == of:
+                found[int(stat.parent.name)] = name
+    return found
 
 
 def alive(pid: int) -> bool:
