@@ -30,11 +30,13 @@ apt_need() {
 		>"$cache/apt.log" 2>&1 || die "apt-get failed: $cache/apt.log"
 }
 
-# go_build MODULE PACKAGE...: build commands of go/MODULE into $cache/MODULE-HASH, once; prints that folder.
+# go_build MODULE PACKAGE...: build commands of go/MODULE into $cache/MODULE-HASH, once; prints that folder. A PACKAGE may be
+# a folder of the module itself (./coredns).
 go_build() {
 	local module=$1 dir missing=() pkg
 	shift
-	dir=$cache/$module-$(hash_of "$here/go/$module/go.mod" "$here/go/$module/go.sum")
+	# shellcheck disable=SC2046  # file names without spaces
+	dir=$cache/$module-$(hash_of $(find "$here/go/$module" -type f | LC_ALL=C sort))
 	for pkg in "$@"; do [ -x "$dir/$(binary_of "$pkg")" ] || missing+=("$pkg"); done
 	if [ ${#missing[@]} -gt 0 ]; then
 		have go || die "missing: ${missing[*]##*/}. Install it, or Go (a release that satisfies tests/cluster/go/$module/go.mod) to have it built"
@@ -54,8 +56,11 @@ go_build() {
 # The name `go build` gives a command: the last path element that is not a major version
 binary_of() { sed -E 's,/v[0-9]+$,,; s,.*/,,' <<<"$1"; }
 
-kubernetes_bins() { go_build kubernetes k8s.io/kubernetes/cmd/{kube-apiserver,kube-controller-manager,kube-proxy,kube-scheduler,kubeadm,kubectl,kubelet}; }
-runtime_bins() { go_build runtime go.etcd.io/etcd/server/v3 github.com/coredns/coredns; }
+# etcd and CoreDNS are in one module with Kubernetes, as they share most of what has to be compiled
+kubernetes_bins() {
+	go_build kubernetes k8s.io/kubernetes/cmd/{kube-apiserver,kube-controller-manager,kube-proxy,kube-scheduler,kubeadm,kubectl,kubelet} \
+		go.etcd.io/etcd/server/v3 ./coredns
+}
 kind_dir() { go_build tools sigs.k8s.io/kind; }
 
 # use_tools TOOL...: each into PATH: the one that is there already, else built
