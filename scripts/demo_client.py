@@ -1,21 +1,23 @@
-"""Calls a web service and says how long it took; scripts/demo runs it inside session pods, by `kubectl exec`.
+"""Calls a web service and says how long it took; scripts/demo runs it inside pods, by `kubectl exec`.
 
-`call ADDRESS`  a session at that pod address: the first call on a new connection, then 50 more on the same.
-`start`         the same call in a newly started interpreter: start, import, init, function.
-
-Both read the service and an input that it accepts (its warm-up call) from the pod's own revision directory.
+`call URL INPUTS`  by the gateway: the first call on a new connection, then more on the same.
+`crowd URL INPUTS` far more calls at once than the pool's sessions and its queue take.
+`start`            in a session pod: the same call in a newly started interpreter: start, import, init, function.
 """
 
+import asyncio
 import http.client
 import json
 import statistics
 import subprocess
 import sys
 import time
+import urllib.parse
 from pathlib import Path
 
 REVISION = Path("/etc/session-pools/revision/session.json")
-WARM_CALLS = 50
+WARM_CALLS = 200
+CROWD = 300
 
 # What a script that calls the function without Session Pools does.
 PROGRAM = """
@@ -33,19 +35,46 @@ print("answer", json.dumps(named(service["entrypoint"])(**service["warmup"])))
 """
 
 
-def call(address: str) -> None:
-    body = json.dumps(json.loads(REVISION.read_text())["warmup"])
-    connection = http.client.HTTPConnection(address, 9000, timeout=30)
+def call(url: str, inputs: str) -> None:
+    target = urllib.parse.urlsplit(url)
+    connection = http.client.HTTPConnection(target.netloc, timeout=30)
     times = []
     for _ in range(1 + WARM_CALLS):
         begin = time.perf_counter()
-        connection.request("POST", "/", body, {"Content-Type": "application/json"})
+        connection.request("POST", target.path, inputs, {"Content-Type": "application/json"})
         answer = json.loads(connection.getresponse().read())
         times.append((time.perf_counter() - begin) * 1000)
         if not answer["success"]:
             sys.exit(answer["errorMessage"])
     (output,) = answer["outputParameters"].values()
-    print(f"{times[0]:.1f}\t{statistics.median(times[1:]):.2f}\t{json.dumps(output)}")
+    first, *warm = times
+    p99 = statistics.quantiles(warm, n=100)[98]
+    print(f"{first:.1f}\t{statistics.median(warm):.2f}\t{p99:.2f}\t{json.dumps(output)}")
+
+
+async def crowd(url: str, inputs: str) -> None:
+    target = urllib.parse.urlsplit(url)
+    body = inputs.encode()
+    lines = (
+        f"POST {target.path} HTTP/1.1",
+        f"Host: {target.netloc}",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+    )
+    request = "\r\n".join((*lines, "", "")).encode() + body
+    opened = [await asyncio.open_connection(target.hostname, target.port) for _ in range(CROWD)]
+
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        answer = await reader.read()
+        writer.close()
+        return answer
+
+    for _, writer in opened:
+        writer.write(request)
+    answers = await asyncio.gather(*(one(*pair) for pair in opened))
+    statuses = [answer.split(b" ", 2)[1].decode() for answer in answers]
+    refused = next((a.partition(b"\r\n\r\n")[2].decode() for a in answers if a.startswith(b"HTTP/1.1 429")), "")
+    print(f"{CROWD}\t{statuses.count('200')}\t{statuses.count('429')}\t{refused}")
 
 
 def start() -> None:
@@ -57,4 +86,8 @@ def start() -> None:
 
 
 if __name__ == "__main__":
-    {"call": call, "start": start}[sys.argv[1]](*sys.argv[2:])
+    command, arguments = sys.argv[1], sys.argv[2:]
+    if command == "crowd":
+        asyncio.run(crowd(*arguments))
+    else:
+        {"call": call, "start": start}[command](*arguments)
