@@ -82,7 +82,7 @@ class Gateway:
             assert self.process is not None
             assert self.process.poll() is None, (self.directory / "err").read_text()
             with contextlib.suppress(OSError), create_connection(("127.0.0.1", self.port), timeout=1):
-                return True
+                return bool(self.admin("show version"))
             return False
 
         eventually(listens, message="HAProxy listens")
@@ -115,9 +115,16 @@ class Gateway:
     def queued(self, number: int = 0) -> int:
         """Calls in the queue of a route's pool, and held ones."""
         held = dict(line.split() for line in self.admin("show held").splitlines())
+        return int(self._stat("BACKEND", number)[2]) + int(held.get(self.backend(number), 0))
+
+    def busy(self, number: int = 0) -> int:
+        """Calls that sessions of a route's pool have."""
+        slots = self.routes[number].slots
+        return sum(int(self._stat(slot.server, number)[4]) for slot in slots)
+
+    def _stat(self, name: str, number: int) -> list[str]:
         rows = [line.split(",") for line in self.admin("show stat").splitlines()]
-        row = next(row for row in rows if row[:2] == [self.backend(number), "BACKEND"])
-        return int(row[2]) + int(held.get(self.backend(number), 0))
+        return next(row for row in rows if row[:2] == [self.backend(number), name])
 
     def open(self, slot: OpenSlot, number: int = 0) -> None:
         """Open a slot at run time."""

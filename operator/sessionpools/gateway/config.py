@@ -23,11 +23,20 @@ from sessionpools.gateway.answers import POOL, SERVICE, answer, error_page, repl
 from sessionpools.gateway.backends import Allocation
 from sessionpools.gateway.model import OpenSlot, Route
 
-__all__ = ["SERVER_OPTIONS", "Files", "Settings", "endpoint", "map_value", "read_allocation", "render"]
+__all__ = [
+    "SERVER_OPTIONS",
+    "Files",
+    "Settings",
+    "endpoint",
+    "map_value",
+    "read_allocation",
+    "render",
+    "server_options",
+]
 
 # Also of servers that are added at run time. One request at a time is the pool's promise. An idle connection is let go
-# within two purges, so that the session of a high slot, which has no connection then, can retire.
-SERVER_OPTIONS: Final = "maxconn 1 pool-purge-delay 1s"
+# within three purges (2 s), so that the session of a high slot, which has no connection then, can retire.
+SERVER_OPTIONS: Final = "maxconn 1 pool-purge-delay 600ms"
 MAX_BODY_BYTES: Final = 64 << 20  # as a session's
 BUFFER_BYTES: Final = 64 << 10  # a request up to this size is complete before it takes a session, and can be retried
 _STOP_SECONDS: Final = 30  # what an old process gets after a reload beyond the longest wait and call
@@ -97,6 +106,17 @@ def endpoint(slot: OpenSlot) -> str:
     return f"[{slot.address}]:{slot.port}" if ":" in slot.address else f"{slot.address}:{slot.port}"
 
 
+def server_options(slot: OpenSlot) -> str:
+    """SERVER_OPTIONS, and what happens to a slot that a connection to has failed: no further call goes there, until its
+    pod's control port (the port before slot 0's) takes connections. Only calls find that a slot is gone: the port is
+    looked at once a minute while all is well, and that it fails then means nothing (`fall`)."""
+    control_port = slot.port - int(slot.server.rpartition(":")[2]) - 1
+    return (
+        f"{SERVER_OPTIONS} check port {control_port} inter 60s downinter 300ms rise 1 fall 1000 "
+        "observe layer4 error-limit 1 on-error mark-down"
+    )
+
+
 def _global(settings: Settings, routes: Iterable[Route]) -> str:
     directory = settings.directory
     longest = max((route.queue_seconds * 2 + route.request_seconds for route in routes), default=0)
@@ -160,6 +180,14 @@ def _defaults(settings: Settings) -> str:
     other_pool = "http-response return " + reply(
         503, f"pool {POOL}: the session that this call was sent to was replaced: send it again", "Retry-After 1"
     )
+    # A session has stopped to read: as an answer of the gateway's own this ends the upload too. HAProxy would keep the
+    # slot for as long as the caller goes on sending.
+    late = "http-response return " + reply(
+        408,
+        f"pool {POOL}: the request did not arrive in time: a session gives a body that is larger than "
+        f"{BUFFER_BYTES >> 10} kB 5 s, and 1 s more for each MiB",
+    )
+    too_large = "http-response return " + reply(413, f"pool {POOL}: the request is larger than {body_mib} MiB")
     return f"""\
 defaults common
     mode http
@@ -183,6 +211,9 @@ defaults pool from common
     http-request set-timeout server var(txn.request_ms)
     {full}
     {other_pool} if {{ status 425 }}
+    http-response set-var(txn.outcome) str(refused) if {{ status 408 413 }}
+    {late} if {{ status 408 }}
+    {too_large} if {{ status 413 }}
 """
 
 
@@ -236,17 +267,17 @@ def _frontend(settings: Settings) -> str:
             "the path has an encoded slash, backslash or control character, or an incomplete percent encoding",
             r"if { path_sub % } { path_reg -i '%(2f|5c|[01][0-9a-f]|7f|(?![0-9a-f]{2}))' } || { path_sub \\ }",
         ),
+        answer(
+            400,
+            "the path is not UTF-8",
+            f"if {{ path_sub % }} {{ path,url_dec -m reg '{_NOT_UTF8}' }}",
+        ),
         f"http-request set-var(txn.namespace) path,field(3,/),url_dec if {namespaced}",
         f"http-request set-var(txn.service) path,field(5,/),url_dec if {namespaced}",
         f"http-request set-var(txn.version) path,field(6,/),url_dec if {namespaced}",
         f"http-request set-var(txn.namespace) str({settings.api_namespace}) if {plain}",
         f"http-request set-var(txn.service) path,field(3,/),url_dec if {plain}",
         f"http-request set-var(txn.version) path,field(4,/),url_dec if {plain}",
-        answer(
-            400,
-            "the path is not UTF-8",
-            f"if {{ path_sub % }} {{ path,url_dec -m reg '{_NOT_UTF8}' }}",
-        ),
         "http-request set-var(txn.key64) var(txn.service),base64",
         "http-request set-var(txn.version64) var(txn.version),base64",
         'http-request set-var-fmt(txn.key) "%[var(txn.namespace)]/%[var(txn.key64)]/%[var(txn.version64)]"',
@@ -336,5 +367,5 @@ def _backend(name: str, pool_uid: str, route: Route | None) -> str:
     assert seconds is not None, name  # noqa: S101  Allocation has no other names
     lines = [f"backend {name} from pool # {pool_uid}".rstrip(), f"    timeout queue {seconds[1]}s"]
     slots = route.slots if route else ()
-    lines += [f"    server {slot.server} {endpoint(slot)} id {slot.rank} {SERVER_OPTIONS}" for slot in slots]
+    lines += [f"    server {slot.server} {endpoint(slot)} id {slot.rank} {server_options(slot)}" for slot in slots]
     return "\n".join(lines) + "\n"

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from sessionpools.gateway.backends import Allocation, allocate
+from sessionpools.gateway.config import server_options
 from sessionpools.gateway.model import OpenSlot, Route
 from sessionpools.gateway.runtime import Server
 from sessionpools.gateway.sync import Running, Wanted, changes, deletions, excess, wanted_of
@@ -42,7 +43,8 @@ def test_slots_close_first_then_open_then_the_map_changes() -> None:
     old, new = slot(pod="old"), slot(1, pod="new")
     assert commands(wanted(new, a="x", b="y"), running(server(old), b="z", c="gone")) == [
         "set server q10-1/node:old:0 state maint",
-        "add server q10-1/node:new:1 10.0.0.1:9001 id 1001 maxconn 1 pool-purge-delay 1s",
+        f"add server q10-1/node:new:1 10.0.0.1:9001 id 1001 {server_options(new)}",
+        "enable health q10-1/node:new:1",
         "set server q10-1/node:new:1 state ready",
         "del map /run/pools.map c",
         "add map /run/pools.map a x",
@@ -92,9 +94,9 @@ def test_only_closed_servers_that_nobody_wants_are_deleted() -> None:
 def test_changes_are_remembered_only_as_haproxy_confirms_them() -> None:
     have = running()
     (opening,) = changes(wanted(slot()), have, MAP)
-    assert opening.confirmed(["New server registered.", ""])
-    assert not opening.confirmed(["New server registered.", "No such server."])
-    assert not opening.confirmed(["'id' : custom id 1 already used", ""])
+    assert opening.confirmed(["New server registered.", "", ""])
+    assert not opening.confirmed(["New server registered.", "", "No such server."])
+    assert not opening.confirmed(["'id' : custom id 1 already used", "", ""])
     opening.apply(have)
     assert have.servers == {("q10-1", slot().server): server(slot())}
     (deletion,) = deletions(have.servers.values())
