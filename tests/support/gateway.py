@@ -98,11 +98,11 @@ class Gateway:
 
     # --- looking ----------------------------------------------------------------------------------------------------
 
-    def admin(self, command: str) -> str:
-        """What the runtime socket answers."""
+    def admin(self, command: str, at: str = "admin.sock") -> str:
+        """What the runtime socket answers, or the master's."""
         with socket(AF_UNIX) as sock:
             sock.settimeout(10)
-            sock.connect(str(self.directory / "admin.sock"))
+            sock.connect(str(self.directory / at))
             sock.sendall(command.encode() + b"\n")
             parts = []
             while part := sock.recv(65536):

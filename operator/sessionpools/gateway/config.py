@@ -2,6 +2,10 @@
 
 Pure text; agent.py writes it (with hold.lua beside it) and applies differences through the runtime socket.
 
+Every answer that is made here is JSON with X-Request-Id, but for one kind: HAProxy 2.8 answers what it cannot parse as
+HTTP/1.1, and a head that does not come in time, with 400 and 408 pages that are compiled in (`http-error` does not
+count there; an empty `errorfile` would close without any answer). No call for a pool ever gets one of these.
+
 **The log line** is one JSON object per request, to stdout and to the ring that the agent reads. Without a session it
 waited `heldMs` in hold.lua and then `queueMs` in the queue (HAProxy's Tw; -1 when it never came there): the reader adds
 the two. `serviceMs` is the session's own Server-Timing, 0 when it sent none; `responseMs` the time until the head of

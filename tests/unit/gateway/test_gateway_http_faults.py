@@ -187,3 +187,17 @@ def test_an_unused_slot_loses_its_connection_soon(pod: Pod, start: Start) -> Non
 
     eventually(lets_go, 5, "the second slot has no connection")
     assert time.monotonic() - began < 2.6
+
+
+def test_a_reload_fails_no_call(pod: Pod, start: Start) -> None:
+    gateway = start(route("S", slots_of(pod, 2)))
+
+    def caller(_: int) -> list[int]:
+        return [gateway.call("/api/S/v1", {"seconds": 0.02}).status for _ in range(60)]
+
+    with ThreadPoolExecutor(2) as executor:
+        callers = [executor.submit(caller, number) for number in range(2)]
+        for _ in range(3):
+            assert "Success=1" in gateway.admin("reload", "master.sock")
+        assert not any(one.done() for one in callers)
+        assert [one.result() for one in callers] == [[200] * 60] * 2
