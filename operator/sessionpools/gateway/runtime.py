@@ -59,7 +59,9 @@ class Server:
     id: int
     address: str
     port: int
-    open: bool  # calls are sent there; otherwise it is in maintenance: what runs there goes on
+    # Calls are sent there, unless HAProxy finds that it cannot be reached; otherwise it is in maintenance: what runs
+    # there goes on.
+    open: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class BackendStats:
     name: str
     busy: int  # calls that a session has
     queued: int
-    open: int  # servers that calls are sent to
+    open: int  # servers that calls are sent to, those left out that cannot be reached
     errors: int  # connection errors, retries and redispatches
 
 
@@ -168,8 +170,8 @@ def parse_servers(answer: str) -> list[Server]:
                     id=int(row["srv_id"]),
                     address=row["srv_addr"],
                     port=int(row["srv_port"]),
-                    # 2 is running; any administrative state but 0 is maintenance or drain
-                    open=row["srv_op_state"] == "2" and int(row["srv_admin_state"]) == 0,
+                    # any other administrative state is maintenance or drain
+                    open=int(row["srv_admin_state"]) == 0,
                 )
             )
         except (KeyError, ValueError):

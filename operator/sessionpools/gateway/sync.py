@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from sessionpools.gateway.backends import Allocation
-from sessionpools.gateway.config import SERVER_OPTIONS, endpoint, map_value
+from sessionpools.gateway.config import endpoint, map_value, server_options
 from sessionpools.gateway.model import OpenSlot, Route
 from sessionpools.gateway.runtime import Server
 
@@ -129,10 +129,11 @@ def _openings(wanted: Wanted, running: Running) -> Iterator[Change]:
             ids[backend].add(number)
             yield Change(
                 (
-                    f"add server {backend}/{name} {endpoint(slot)} id {number} {SERVER_OPTIONS}",
+                    f"add server {backend}/{name} {endpoint(slot)} id {number} {server_options(slot)}",
+                    f"enable health {backend}/{name}",
                     f"set server {backend}/{name} state ready",
                 ),
-                ((_REGISTERED,), ("",)),
+                ((_REGISTERED,), ("",), ("",)),
                 place,
                 Server(backend, name, number, slot.address, slot.port, True),
             )

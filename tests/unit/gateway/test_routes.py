@@ -88,7 +88,7 @@ def test_case_and_namespace_tell_services_apart() -> None:
     [{"ready": False}, {"deleting": True}, {"ended": True}],
     ids=["not ready", "deleted", "ended"],
 )
-def test_the_slots_of_a_pod_that_cannot_serve_are_closed(changed: dict[str, bool]) -> None:
+def test_the_slots_of_a_pod_that_cannot_serve_are_closed(changed: dict[str, Any]) -> None:
     p = pool()
     assert only([p], [service()], [replace(pod_of(p), **changed)], {}).slots == ()
 

@@ -1,0 +1,85 @@
+"""The gateway's settings, read once from the environment that the chart sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sessionpools.gateway import config
+
+__all__ = ["ENVIRONMENT", "GatewaySettings", "SettingsError", "from_environment"]
+
+# name, default, meaning: what `--help` shows
+ENVIRONMENT: Final = (
+    ("SESSIONPOOLS_GATEWAY_DIR", "/run/session-pools", "directory that agent and HAProxy share"),
+    ("SESSIONPOOLS_GATEWAY_PORT", "12800", "where callers connect"),
+    ("SESSIONPOOLS_HTTP_PORT", "12801", "/livez, /readyz, /metrics and /demand of the agent"),
+    ("SESSIONPOOLS_API_NAMESPACE", "default", "namespace that the path /api/NAME/VERSION means"),
+    ("SESSIONPOOLS_WATCH_NAMESPACES", "", "comma-separated; empty: all namespaces"),
+    ("SESSIONPOOLS_MAX_CONNECTIONS", "4000", "of callers; needs an open files limit of about twice as many"),
+    ("SESSIONPOOLS_TLS_CERTIFICATE", "", "PEM file with certificate and key; empty: no TLS"),
+    ("SESSIONPOOLS_ACCESS_LOG", "true", "a JSON line per call on HAProxy's standard output"),
+    ("SESSIONPOOLS_LOG_LEVEL", "info", "debug, info, warning or error: of the agent"),
+    ("POD_NAME", "", "name of this pod: the identity in the election of the active gateway"),
+    ("POD_NAMESPACE", "", "namespace of this pod and of the election's Lease"),
+)
+_DEFAULTS: Final = {name: default for name, default, _ in ENVIRONMENT}
+
+
+class SettingsError(ValueError):
+    """A variable is wrong; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    haproxy: config.Settings
+    http_port: int = 12801
+    namespaces: tuple[str, ...] = ()  # empty: all
+    log_level: str = "INFO"
+    pod_name: str = ""
+    pod_namespace: str = ""
+
+
+def from_environment(env: Mapping[str, str]) -> GatewaySettings:
+    def get(name: str) -> str:
+        return env.get(name) or _DEFAULTS[name]
+
+    def number(name: str, least: int, most: int) -> int:
+        text = get(name)
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise SettingsError(f"{name} is {text!r}: use a number from {least} to {most}")
+        return int(text)
+
+    def one_of(name: str, *values: str) -> str:
+        text = get(name).lower()
+        if text not in values:
+            raise SettingsError(f"{name} is {text!r}: use {', '.join(values[:-1])} or {values[-1]}")
+        return text
+
+    certificate = get("SESSIONPOOLS_TLS_CERTIFICATE")
+    if any(character.isspace() for character in certificate):
+        raise SettingsError(f"SESSIONPOOLS_TLS_CERTIFICATE is {certificate!r}: use a path without blanks")
+    try:
+        haproxy = config.Settings(
+            directory=Path(get("SESSIONPOOLS_GATEWAY_DIR")),
+            port=number("SESSIONPOOLS_GATEWAY_PORT", 1, 65535),
+            api_namespace=get("SESSIONPOOLS_API_NAMESPACE"),
+            tls_certificate=certificate,
+            access_log=one_of("SESSIONPOOLS_ACCESS_LOG", "true", "false") == "true",
+            max_connections=number("SESSIONPOOLS_MAX_CONNECTIONS", 1, 1_000_000),
+        )
+    except SettingsError:
+        raise
+    except ValueError as error:
+        raise SettingsError(f"SESSIONPOOLS_GATEWAY_DIR: {error}") from None
+    namespaces = get("SESSIONPOOLS_WATCH_NAMESPACES").split(",")
+    return GatewaySettings(
+        haproxy=haproxy,
+        http_port=number("SESSIONPOOLS_HTTP_PORT", 1, 65535),
+        namespaces=tuple(filter(None, (namespace.strip() for namespace in namespaces))),
+        log_level=one_of("SESSIONPOOLS_LOG_LEVEL", "debug", "info", "warning", "error").upper(),
+        pod_name=get("POD_NAME"),
+        pod_namespace=get("POD_NAMESPACE"),
+    )
