@@ -40,5 +40,7 @@ def test_an_overlay_moves_it_to_another_namespace(tmp_path: Path) -> None:
     base = "../" * len(tmp_path.resolve().parts[1:]) + str(BASE.relative_to("/"))
     (tmp_path / "kustomization.yaml").write_text(f"namespace: operators\nresources: [{base}]\n")
     built = kustomization(tmp_path)
-    assert the(built, "Deployment")["metadata"]["namespace"] == "operators"
-    assert the(built, "ClusterRoleBinding")["subjects"][0]["namespace"] == "operators"
+    for component in ("controller", "gateway"):
+        assert the(built, "Deployment", f"session-pools-{component}")["metadata"]["namespace"] == "operators"
+        binding = the(built, "ClusterRoleBinding", f"session-pools-{component}")
+        assert binding["subjects"][0]["namespace"] == "operators"

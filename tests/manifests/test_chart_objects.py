@@ -24,6 +24,31 @@ EVERYTHING_ON = {
         "podLabels": {"team": "ml"},
         "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
     },
+    "gateway": {
+        "replicas": 3,
+        "haproxyImage": {"repository": "haproxy", "tag": "2.8"},
+        "service": {"type": "LoadBalancer", "annotations": {"a": "b"}},
+        "tls": {"secretName": "certificate"},
+        "ingress": {
+            "enabled": True,
+            "className": "public",
+            "annotations": {"a": "b"},
+            "hosts": ["score.example.com", "*.example.org"],
+            "tls": [{"secretName": "s", "hosts": ["score.example.com"]}],
+        },
+        "agent": {"extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}]},
+        "priorityClassName": "system-cluster-critical",
+        "tolerations": [{"operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "podAnnotations": {"example.com/scrape": "true"},
+        "podLabels": {"team": "ml"},
+        "serviceAccount": {"annotations": {"a": "b"}},
+    },
+    "networkPolicy": {
+        "namespaces": ["demo"],
+        "sessionIngress": [{"from": [{"podSelector": {"matchLabels": {"app": "mine"}}}], "ports": [{"port": 9000}]}],
+        "sessionEgress": [{"to": [{"ipBlock": {"cidr": "10.1.0.0/16"}}], "ports": [{"port": 5432}]}],
+    },
     "metrics": {"service": {"annotations": {"a": "b"}}},
 }
 
@@ -53,18 +78,31 @@ def test_helm_lint_has_nothing_to_say() -> None:
     assert "[WARNING]" not in done.stdout
 
 
-def test_by_default_one_controller_is_installed_with_what_it_needs() -> None:
+def test_by_default_a_controller_and_two_gateways_are_installed_with_what_they_need() -> None:
     objects = chart()
     assert sorted((o["kind"], o["metadata"]["name"]) for o in objects) == [
         ("ClusterRole", "session-pools-controller"),
         ("ClusterRole", "session-pools-edit"),
+        ("ClusterRole", "session-pools-gateway"),
         ("ClusterRole", "session-pools-view"),
         ("ClusterRoleBinding", "session-pools-controller"),
+        ("ClusterRoleBinding", "session-pools-gateway"),
         ("CustomResourceDefinition", "sessionpools.sessionpools.dev"),
         ("CustomResourceDefinition", "webservices.sessionpools.dev"),
         ("Deployment", "session-pools-controller"),
+        ("Deployment", "session-pools-gateway"),
+        ("NetworkPolicy", "session-pools-gateway"),
+        ("PodDisruptionBudget", "session-pools-gateway"),
+        ("Role", "session-pools-controller-gateways"),
+        ("Role", "session-pools-gateway-election"),
+        ("RoleBinding", "session-pools-controller-gateways"),
+        ("RoleBinding", "session-pools-gateway-election"),
         ("Service", "session-pools-controller"),
+        ("Service", "session-pools-gateway"),
         ("ServiceAccount", "session-pools-controller"),
+        ("ServiceAccount", "session-pools-gateway"),
+        ("ValidatingAdmissionPolicy", "session-pools-gateway"),
+        ("ValidatingAdmissionPolicyBinding", "session-pools-gateway"),
     ]
     assert deployment(objects)["spec"]["replicas"] == 1
     assert deployment(objects)["spec"]["strategy"] == {"type": "Recreate"}
@@ -105,7 +143,7 @@ def test_every_object_carries_the_common_labels() -> None:
 
 def test_every_namespaced_object_says_its_namespace() -> None:
     for o in chart(namespace="elsewhere"):
-        if o["kind"] in ("ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"):
+        if o["kind"].startswith(("Cluster", "CustomResource", "ValidatingAdmission")):
             assert "namespace" not in o["metadata"]
         else:
             assert o["metadata"]["namespace"] == "elsewhere"
@@ -116,15 +154,16 @@ def test_the_selectors_of_deployment_and_service_find_the_pod() -> None:
     labels = pod(objects)["metadata"]["labels"]
     assert labels["team"] == "ml"
     assert deployment(objects)["spec"]["selector"]["matchLabels"].items() <= labels.items()
-    assert the(objects, "Service")["spec"]["selector"].items() <= labels.items()
+    service = the(objects, "Service", "session-pools-controller")
+    assert service["spec"]["selector"].items() <= labels.items()
 
 
 def test_the_service_and_the_probes_reach_the_port_that_the_controller_is_told() -> None:
     objects = chart()
     (port,) = container(objects)["ports"]
     assert env(objects)["SESSIONPOOLS_HTTP_PORT"] == str(port["containerPort"]) == "8080"
-    assert the(objects, "Service")["spec"]["ports"][0]["targetPort"] == port["name"]
-    assert the(objects, "Service")["spec"]["ports"][0]["port"] == 8080
+    (served,) = the(objects, "Service", "session-pools-controller")["spec"]["ports"]
+    assert (served["targetPort"], served["port"]) == (port["name"], 8080)
     assert container(objects)["livenessProbe"]["httpGet"] == {"path": "/livez", "port": port["name"]}
     assert container(objects)["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": port["name"]}
 
@@ -143,7 +182,11 @@ def test_the_controller_is_told_what_it_needs_by_its_environment() -> None:
         "SESSIONPOOLS_WATCH_NAMESPACES": "",
         "SESSIONPOOLS_LOG_LEVEL": "info",
         "SESSIONPOOLS_HTTP_PORT": "8080",
+        "SESSIONPOOLS_GATEWAY_LABELS": "app.kubernetes.io/name=session-pools,app.kubernetes.io/instance=session-pools,"
+        "app.kubernetes.io/component=gateway,sessionpools.dev/gateway=active",
+        "SESSIONPOOLS_GATEWAY_PORT": "12801",
     }
+    assert "SESSIONPOOLS_GATEWAY_LABELS" not in env(chart({"gateway": {"enabled": False}}))
     assert env(chart(NAMESPACED))["SESSIONPOOLS_WATCH_NAMESPACES"] == "blue,green"
     assert env(chart({"logLevel": "debug"}))["SESSIONPOOLS_LOG_LEVEL"] == "debug"
     assert env(chart({"sessionImage": {"pullPolicy": "Always"}}))["SESSIONPOOLS_SESSION_IMAGE_PULL_POLICY"] == "Always"
@@ -199,9 +242,9 @@ def test_what_is_set_for_the_pod_stands_in_the_pod() -> None:
 
 def test_a_service_account_that_exists_is_used_and_not_made() -> None:
     objects = chart({"serviceAccount": {"create": False, "name": "ours"}})
-    assert not of_kind(objects, "ServiceAccount")
+    assert [o["metadata"]["name"] for o in of_kind(objects, "ServiceAccount")] == ["session-pools-gateway"]
     assert pod(objects)["spec"]["serviceAccountName"] == "ours"
-    assert the(objects, "ClusterRoleBinding")["subjects"][0]["name"] == "ours"
+    assert the(objects, "ClusterRoleBinding", "session-pools-controller")["subjects"][0]["name"] == "ours"
 
 
 def test_a_service_account_that_is_not_named_is_asked_for() -> None:
@@ -214,7 +257,8 @@ def test_metrics_are_scraped_by_a_service_monitor_when_asked_for() -> None:
     objects = chart({"metrics": {"serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}}})
     monitor = the(objects, "ServiceMonitor")
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
-    assert monitor["spec"]["selector"]["matchLabels"].items() <= the(objects, "Service")["metadata"]["labels"].items()
+    service = the(objects, "Service", "session-pools-controller")
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     assert monitor["spec"]["endpoints"] == [{"port": "http", "path": "/metrics", "interval": "30s"}]
 
 

@@ -1,4 +1,4 @@
-"""The rights that the chart grants: no more than the controller uses, in both of its modes."""
+"""The rights that the chart grants: no more than controller and gateway use, in both of their modes."""
 
 import re
 
@@ -35,38 +35,109 @@ IN_A_NAMESPACE = (
     | grant("", "configmaps", "get list create delete")
     | grant("", "events", "get create patch")
 )
+FIND_GATEWAYS = grant("", "pods", "get list watch")
+ROUTE = grant("sessionpools.dev", "sessionpools webservices", "get list watch") | grant("", "pods", "get list watch")
+ELECT = grant("", "pods", "get list watch patch") | grant("coordination.k8s.io", "leases", "create get patch")
+
+
+def roles_of(objects: list[Object], account: str) -> dict[str, Rights]:
+    """Rights by namespace ("": everywhere), as the bindings of the account give them."""
+    found: dict[str, Rights] = {}
+    for binding in of_kind(objects, "RoleBinding", "ClusterRoleBinding"):
+        if [subject["name"] for subject in binding["subjects"]] == [account]:
+            role = the(of_namespace(objects, binding), binding["roleRef"]["kind"], binding["roleRef"]["name"])
+            namespace = binding["metadata"].get("namespace", "")
+            found[namespace] = found.get(namespace, set()) | rights(role)
+    return found
+
+
+def of_namespace(objects: list[Object], binding: Object) -> list[Object]:
+    namespaces = (binding["metadata"].get("namespace"), None)
+    return [o for o in objects if o["metadata"].get("namespace") in namespaces]
 
 
 def test_cluster_wide_the_controller_has_exactly_the_rights_that_it_uses() -> None:
-    objects = chart()
-    assert rights(the(objects, "ClusterRole", "session-pools-controller")) == NODES | IN_A_NAMESPACE
-    assert not of_kind(objects, "Role", "RoleBinding")
+    assert roles_of(chart(), "session-pools-controller") == {
+        "": NODES | IN_A_NAMESPACE,
+        "session-pools": FIND_GATEWAYS,
+    }
 
 
 def test_with_namespaces_it_has_them_there_and_cluster_wide_only_nodes() -> None:
-    objects = chart(NAMESPACED)
-    assert rights(the(objects, "ClusterRole", "session-pools-controller")) == NODES
-    roles, bindings = of_kind(objects, "Role"), of_kind(objects, "RoleBinding")
-    assert {role["metadata"]["namespace"]: rights(role) for role in roles} == {
+    assert roles_of(chart(NAMESPACED), "session-pools-controller") == {
+        "": NODES,
         "blue": IN_A_NAMESPACE,
         "green": IN_A_NAMESPACE,
+        "session-pools": FIND_GATEWAYS,
     }
-    assert [b["metadata"]["namespace"] for b in bindings] == ["blue", "green"]
 
 
-def test_the_security_page_lists_them_all() -> None:
-    page = (ROOT / "docs/operations/security.md").read_text().split("## What users may do")[0]
+def test_the_gateway_reads_what_it_routes_by_and_writes_only_where_it_runs() -> None:
+    assert roles_of(chart(), "session-pools-gateway") == {"": ROUTE, "session-pools": ELECT}
+    assert roles_of(chart(NAMESPACED), "session-pools-gateway") == {
+        "blue": ROUTE,
+        "green": ROUTE,
+        "session-pools": ELECT,
+    }
+
+
+def test_of_leases_the_gateway_reads_and_writes_its_own() -> None:
+    objects = chart({"crds": {"enabled": False}}, release="team-b", namespace="session-pools")
+    name = "team-b-session-pools-gateway"
+    rules = the(objects, "Role", f"{name}-election")["rules"]
+    leases = [rule for rule in rules if "leases" in rule["resources"]]
+    assert [(rule["verbs"], rule.get("resourceNames")) for rule in leases] == [
+        (["create"], None),
+        (["get", "patch"], [name]),
+    ]
+
+
+def test_without_a_gateway_nobody_has_its_rights() -> None:
+    objects = chart({"gateway": {"enabled": False}})
+    assert not of_kind(objects, "Role", "RoleBinding", "ValidatingAdmissionPolicy")
+    assert roles_of(objects, "session-pools-gateway") == {}
+
+
+def test_what_a_gateway_may_patch_is_kept_to_the_label_of_its_own_pods() -> None:
+    objects = chart(namespace="operators")
+    policy = the(objects, "ValidatingAdmissionPolicy")["spec"]
+    assert policy["matchConstraints"]["namespaceSelector"]["matchLabels"] == {
+        "kubernetes.io/metadata.name": "operators"
+    }
+    assert policy["matchConstraints"]["resourceRules"] == [
+        {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["pods"]}
+    ]
+    (condition,) = policy["matchConditions"]
+    assert '"system:serviceaccount:operators:session-pools-gateway"' in condition["expression"]
+    expressions = [validation["expression"] for validation in policy["validations"]]
+    assert "object.spec == oldObject.spec" in expressions
+    binding = the(objects, "ValidatingAdmissionPolicyBinding")["spec"]
+    assert binding == {"policyName": "session-pools-gateway", "validationActions": ["Deny"]}
+    off = chart({"rbac": {"restrictGateway": False}})
+    assert not of_kind(off, "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+
+
+@pytest.mark.parametrize(
+    ("heading", "granted"),
+    [
+        ("## What the controller may do", NODES | IN_A_NAMESPACE),
+        ("## What the gateway may do", ROUTE | ELECT),
+    ],
+)
+def test_the_security_page_lists_them_all(heading: str, granted: Rights) -> None:
+    text = (ROOT / "docs/operations/security.md").read_text()
+    page = text.split(f"{heading}\n")[1].split("\n## ")[0]
     listed = {
         (resource, verb.strip())
         for row in re.findall(r"^\| (`.*`) \| ([a-z, ]+) \|", page, re.MULTILINE)
         for resource in re.findall(r"`([^`]+)`", row[0])
         for verb in row[1].split(",")
     }
-    assert listed == {(resource, verb) for _, resource, verb in NODES | IN_A_NAMESPACE}
+    assert listed == {(resource, verb) for _, resource, verb in granted}
 
 
 @pytest.mark.parametrize("values", [{}, NAMESPACED], ids=["cluster", "namespaced"])
-def test_every_binding_binds_a_role_that_is_there_to_the_controller(values: Object) -> None:
+def test_every_binding_binds_a_role_that_is_there_to_an_account_that_is_there(values: Object) -> None:
     objects = chart(values, namespace="operators")
     roles = {
         (r["kind"], r["metadata"].get("namespace"), r["metadata"]["name"])
@@ -77,9 +148,9 @@ def test_every_binding_binds_a_role_that_is_there_to_the_controller(values: Obje
     for binding in bindings:
         ref = binding["roleRef"]
         assert (ref["kind"], binding["metadata"].get("namespace"), ref["name"]) in roles
-        assert binding["subjects"] == [
-            {"kind": "ServiceAccount", "name": "session-pools-controller", "namespace": "operators"}
-        ]
+        (subject,) = binding["subjects"]
+        assert (subject["kind"], subject["namespace"]) == ("ServiceAccount", "operators")
+        assert the(objects, "ServiceAccount", subject["name"])["metadata"]["namespace"] == "operators"
 
 
 @pytest.mark.parametrize("values", [{}, NAMESPACED], ids=["cluster", "namespaced"])

@@ -26,6 +26,42 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: controller
 {{- end -}}
 
+{{- define "session-pools.gateway" -}}
+{{- printf "%s-gateway" (include "session-pools.fullname" .) -}}
+{{- end -}}
+
+{{- define "session-pools.gatewayServiceAccountName" -}}
+{{- with .Values.gateway.serviceAccount -}}
+{{- if .create -}}
+{{- .name | default (include "session-pools.gateway" $) -}}
+{{- else -}}
+{{- required "gateway.serviceAccount.name must be set when gateway.serviceAccount.create is false" .name -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* All gateway pods of the release; the Service selects one of them by sessionpools.dev/gateway: active as well. */}}
+{{- define "session-pools.gatewaySelectorLabels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: gateway
+{{- end -}}
+
+{{/* The same as a label selector in one line. */}}
+{{- define "session-pools.gatewaySelector" -}}
+app.kubernetes.io/name={{ .Chart.Name }},app.kubernetes.io/instance={{ .Release.Name }},app.kubernetes.io/component=gateway
+{{- end -}}
+
+{{/* The namespace that ML Server's own paths, /api/NAME/VERSION, mean. */}}
+{{- define "session-pools.apiNamespace" -}}
+{{- $watched := .Values.watch.namespaces -}}
+{{- $namespace := .Values.api.namespace | default (first $watched) | default .Release.Namespace -}}
+{{- if and $watched (not (has $namespace $watched)) -}}
+{{- fail (printf "api.namespace is %s, which is not one of watch.namespaces (%s): no web service would be found there" $namespace (join ", " $watched)) -}}
+{{- end -}}
+{{- $namespace -}}
+{{- end -}}
+
 {{- define "session-pools.labels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}

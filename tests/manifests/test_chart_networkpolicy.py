@@ -1,0 +1,124 @@
+"""The NetworkPolicies: who may reach gateways and session pods, and what session pods may reach.
+
+That a network enforces them can be shown on a cluster only whose network does.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from sessionpools.api import names
+from sessionpools.core.pods import session_pod
+from support import builders
+from support.manifests import HelmError, Object, chart, of_kind, the
+
+RELEASE = {"matchLabels": {"kubernetes.io/metadata.name": "session-pools"}}
+MONITORING = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+DNS = {
+    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+    "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+}
+DNS_RULE = {"to": [DNS], "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
+DEMO = {"networkPolicy": {"namespaces": ["demo"]}}
+
+
+def labels(component: str) -> Object:
+    return {
+        "matchLabels": {
+            "app.kubernetes.io/name": "session-pools",
+            "app.kubernetes.io/instance": "session-pools",
+            "app.kubernetes.io/component": component,
+        }
+    }
+
+
+def sessions(values: Object) -> Object:
+    spec: Object = the(chart(values), "NetworkPolicy", "session-pools-sessions")["spec"]
+    return spec
+
+
+def test_gateways_take_calls_from_anywhere_and_are_asked_by_controller_and_monitoring_only() -> None:
+    spec = the(chart(), "NetworkPolicy", "session-pools-gateway")["spec"]
+    assert spec["podSelector"] == labels("gateway")
+    assert spec["policyTypes"] == ["Ingress"]
+    assert spec["ingress"] == [
+        {"ports": [{"port": 12800, "protocol": "TCP"}]},
+        {
+            "ports": [{"port": 12801, "protocol": "TCP"}],
+            "from": [{"podSelector": labels("controller")}, MONITORING],
+        },
+    ]
+
+
+def test_sessions_take_calls_from_gateways_and_tell_their_status_to_controller_and_gateways() -> None:
+    controller = {"namespaceSelector": RELEASE, "podSelector": labels("controller")}
+    gateways = {"namespaceSelector": RELEASE, "podSelector": labels("gateway")}
+    spec = sessions(DEMO)
+    assert spec["ingress"] == [
+        {"ports": [{"port": 9000, "endPort": 9999, "protocol": "TCP"}], "from": [gateways]},
+        {"ports": [{"port": 8999, "protocol": "TCP"}], "from": [controller, gateways]},
+    ]
+    assert (names.SLOT_PORT, names.CONTROL_PORT) == (9000, 8999)
+
+
+def test_sessions_reach_dns_and_nothing_else() -> None:
+    spec = sessions(DEMO)
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    assert spec["egress"] == [DNS_RULE]
+
+
+def test_sessions_reach_and_are_reached_by_what_the_values_name_as_well() -> None:
+    ingress = {"from": [{"podSelector": {"matchLabels": {"app": "mine"}}}], "ports": [{"port": 9000}]}
+    egress = {"to": [{"ipBlock": {"cidr": "10.1.0.0/16"}}], "ports": [{"port": 5432}]}
+    spec = sessions({"networkPolicy": {"namespaces": ["demo"], "sessionIngress": [ingress], "sessionEgress": [egress]}})
+    assert spec["ingress"][2:] == [ingress]
+    assert spec["egress"] == [DNS_RULE, egress]
+
+
+def test_where_names_are_resolved_is_a_value() -> None:
+    elsewhere = {"ipBlock": {"cidr": "169.254.20.10/32"}}
+    dns = {"peers": [elsewhere], "ports": [53, 5353]}
+    (rule,) = sessions({"networkPolicy": {"namespaces": ["demo"], "dns": dns}})["egress"]
+    assert rule["to"] == [elsewhere]
+    assert [port["port"] for port in rule["ports"]] == [53, 53, 5353, 5353]
+
+
+def test_sessions_without_dns_reach_nothing() -> None:
+    assert not sessions({"networkPolicy": {"namespaces": ["demo"], "dns": {"peers": []}}})["egress"]
+
+
+@pytest.mark.parametrize(
+    ("values", "covered"),
+    [
+        ({}, []),
+        (DEMO, ["demo"]),
+        ({"watch": {"namespaces": ["blue", "green"]}}, ["blue", "green"]),
+        ({"watch": {"namespaces": ["blue", "green"]}, "networkPolicy": {"namespaces": ["green"]}}, ["green"]),
+    ],
+    ids=["all namespaces are watched", "these are named", "these are watched", "of these one is named"],
+)
+def test_one_policy_covers_the_sessions_of_each_namespace(values: Object, covered: list[str]) -> None:
+    policies = [p for p in of_kind(chart(values), "NetworkPolicy") if p["metadata"]["name"] == "session-pools-sessions"]
+    assert [policy["metadata"]["namespace"] for policy in policies] == covered
+
+
+def test_a_namespace_that_is_not_watched_is_refused() -> None:
+    with pytest.raises(HelmError, match=r"networkPolicy\.namespaces has demo, which is not one of watch\.namespaces"):
+        chart({"watch": {"namespaces": ["blue"]}, "networkPolicy": {"namespaces": ["demo"]}})
+
+
+def test_it_covers_the_pods_that_the_controller_makes() -> None:
+    selector = sessions(DEMO)["podSelector"]["matchLabels"]
+    pool, service = builders.pool(), builders.service()
+    revision = builders.target_of(pool, service).revision
+    pod = session_pod(pool, service, revision, builders.node(), 0, 0, "IfNotPresent")
+    assert selector.items() <= pod["metadata"]["labels"].items()
+
+
+def test_without_a_gateway_only_the_status_is_read() -> None:
+    spec = sessions(DEMO | {"gateway": {"enabled": False}})
+    assert [rule["ports"][0]["port"] for rule in spec["ingress"]] == [8999]
+
+
+def test_they_can_be_left_out() -> None:
+    assert not of_kind(chart(DEMO | {"networkPolicy": {"enabled": False}}), "NetworkPolicy")
