@@ -27,6 +27,7 @@ class NodeView:
     schedulable: bool  # not cordoned
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
+    cpus: int = 1  # whole ones that pods may use
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +90,4 @@ class SessionReport:
     max_seen: int
     warmed: bool = True
     threads: tuple[str, ...] = ()
+    idle_seconds: float = 0.0  # since the last call of any of its sessions ended; 0 while one is busy

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from sessionpools.api import names
+from sessionpools.core import quantity
 from sessionpools.core.model import Failure, NodeView, Ownership, PodView, Taint
 
 __all__ = ["node_view", "pod_view"]
@@ -24,7 +25,8 @@ _INSUFFICIENT = re.compile(r"\bInsufficient [a-z0-9./-]+")
 
 def node_view(node: Mapping[str, Any]) -> NodeView:
     spec = node.get("spec") or {}
-    conditions = (node.get("status") or {}).get("conditions") or []
+    status = node.get("status") or {}
+    conditions = status.get("conditions") or []
     return NodeView(
         name=node["metadata"]["name"],
         uid=node["metadata"]["uid"],
@@ -32,6 +34,7 @@ def node_view(node: Mapping[str, Any]) -> NodeView:
         schedulable=not spec.get("unschedulable", False),
         labels=dict(node["metadata"].get("labels") or {}),
         taints=tuple(Taint(t["key"], t.get("value", ""), t["effect"]) for t in spec.get("taints") or []),
+        cpus=max(quantity.to_whole((status.get("allocatable") or {}).get("cpu", 1)), 1),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from sessionpools.api.v1alpha1 import Isolation, SessionPool
 from sessionpools.core import naming
+from sessionpools.core.demand import Wish
 from sessionpools.core.model import NodeView, PodView, SessionReport
 from sessionpools.core.placement import Place
 from sessionpools.core.pods import settings_of
@@ -33,6 +34,7 @@ class CreatePod:
     node: NodeView
     slot: int
     incarnation: int
+    why: str = "Initial"  # Initial | Rollout | Demand, for the log and the metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class Plan:
 
 
 def pods_wanted(pool: SessionPool) -> int:
-    """Session pods wanted on each compute node."""
+    """Session pods wanted on each compute node, whatever is asked of the pool."""
     if pool.spec.isolation is Isolation.PROCESS:
         return 1 if pool.spec.max_pool_size > 0 else 0
     return pool.spec.initial_pool_size
@@ -70,8 +72,10 @@ def plan(
     pods: Sequence[PodView],
     reports: Mapping[str, SessionReport],
     now: float,
+    wishes: Mapping[str, Wish] | None = None,
 ) -> Plan:
-    """`places` by node name, `pods` all of this pool, `reports` by pod uid as far as known, `now` in epoch seconds."""
+    """`places` by node name, `pods` all of this pool, `reports` by pod uid as far as known, `now` in epoch seconds.
+    `wishes` by node name is what demand asks for; without it each node has what `pods_wanted` says."""
     if pool.metadata.deletion_timestamp:
         return Plan()  # the garbage collector removes what the pool owns
     if isinstance(target, Blocked) and not target.retire:
@@ -79,7 +83,11 @@ def plan(
     by_node: dict[str, list[PodView]] = {name: [] for name in places}
     for pod in pods:
         by_node.setdefault(pod.owner.node, []).append(pod)
-    parts = [_plan_node(pool, target, places.get(node), found, reports, now) for node, found in by_node.items()]
+    wish = Wish(pods_wanted(pool))
+    parts = [
+        _plan_node(pool, target, places.get(node), found, reports, now, (wishes or {}).get(node, wish))
+        for node, found in by_node.items()
+    ]
     waits = [part.look_again_seconds for part in parts if part.look_again_seconds is not None]
     return Plan(
         creates=tuple(create for part in parts for create in part.creates),
@@ -96,6 +104,7 @@ def _plan_node(
     pods: Sequence[PodView],
     reports: Mapping[str, SessionReport],
     now: float,
+    wish: Wish,
 ) -> Plan:
     alive = [pod for pod in pods if pod.alive]
     if isinstance(target, Blocked):
@@ -107,18 +116,21 @@ def _plan_node(
     if not place.may_stay:
         return _delete(pods, "NodeNotEligible")
 
-    wanted = pods_wanted(pool)
+    wanted = wish.sessions
+    idle = [DeletePod(pod, "Idle") for pod in wish.retire]
+    here = [pod for pod in here if pod not in wish.retire]
     current = [pod for pod in here if pod.owner.revision == target.revision.name]
     old = [pod for pod in here if pod.owner.revision != target.revision.name]
     if not place.compute_node:  # nothing replaces what runs here: it may stay while it is what is wanted
         return _delete([*gone, *old], "NodeNotEligible")
     if place.closed:  # nothing can replace what is here: a rollout waits, and a lost node keeps what it has
         excess = _shrink(here, len(here) - wanted, reports) if place.node.ready else []
-        return Plan(deletes=(*_delete(gone, "NodeReplaced").deletes, *excess))
+        return Plan(deletes=(*_delete(gone, "NodeReplaced").deletes, *idle, *excess))
     if not gone and not old and len(here) == len(pods) == wanted:
         return Plan()
     deletes = [
         *_delete(gone, "NodeReplaced").deletes,
+        *idle,
         *_retire_old(pool, wanted, current, old, reports),
         *_shrink(current, len(current) - wanted, reports),
     ]
@@ -126,7 +138,8 @@ def _plan_node(
     held, replaced, due = _replace_ended(target.revision.name, ended, now)
     room = wanted + (pool.spec.update.max_surge if old else 0) - len(here) - len(held)
     missing = min(wanted - len(current) - len(held), room)
-    creates = _fill(target.revision.name, place.node, missing, [*current, *held], pods)
+    whys = ("Rollout" if old else "Initial" if n < pods_wanted(pool) else "Demand" for n in count(len(current)))
+    creates = _fill(target.revision.name, place.node, missing, [*current, *held], pods, whys)
     return Plan(tuple(creates), (*deletes, *replaced), look_again_seconds=due)
 
 
@@ -186,18 +199,23 @@ def _replace_ended(
 
 
 def _fill(
-    revision: str, node: NodeView, missing: int, taken: Sequence[PodView], pods: Sequence[PodView]
+    revision: str,
+    node: NodeView,
+    missing: int,
+    taken: Sequence[PodView],
+    pods: Sequence[PodView],
+    whys: Iterable[str],
 ) -> Iterable[CreatePod]:
     """The lowest free slots; the incarnation after the last one that is still seen there."""
     slots = {pod.owner.slot for pod in taken}
     free = (slot for slot in count() if slot not in slots)
-    for slot in islice(free, max(missing, 0)):
+    for slot, why in zip(islice(free, max(missing, 0)), whys, strict=False):
         seen = [
             p.owner.incarnation
             for p in pods
             if p.owner.slot == slot and p.owner.revision == revision and p.owner.node_uid == node.uid
         ]
-        yield CreatePod(node, slot, max(seen, default=-1) + 1)
+        yield CreatePod(node, slot, max(seen, default=-1) + 1, why)
 
 
 def _patches(pool: SessionPool, pods: Iterable[PodView]) -> tuple[SettingsPatch, ...]:

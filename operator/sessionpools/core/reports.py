@@ -13,13 +13,17 @@ STARTING_PODS_AT_MOST = 16
 
 
 def reports_wanted(
-    pool: SessionPool, revision: str, pods: Sequence[PodView], known: Mapping[str, SessionReport]
+    pool: SessionPool,
+    revision: str,
+    pods: Sequence[PodView],
+    known: Mapping[str, SessionReport],
+    sessions: Mapping[str, int] | None = None,
 ) -> list[PodView]:
     """Pods whose report decides something now and is missing or out of date; none while nothing changes.
 
     Starting ones for the phase that runs (one a node); one ready pod of the revision for what its warm-up found;
     Process pods until they have taken over the pool's sizes; where sessions have to go, all of the node, to spare busy
-    ones.
+    ones. `sessions` is how many pods each node should have, where demand decides it.
     """
     reachable = [pod for pod in pods if pod.alive and pod.started and pod.address]
     starting = {pod.owner.node: pod for pod in reachable if not pod.ready and not pod.failure}
@@ -30,7 +34,7 @@ def reports_wanted(
         wanted[current[0].uid] = None
     if pool.spec.isolation is Isolation.PROCESS:
         wanted.update(dict.fromkeys(pod.uid for pod in ready if not _settled(pool, known.get(pod.uid))))
-    wanted.update(dict.fromkeys(pod.uid for pod in _on_crowded_nodes(ready, pods_wanted(pool))))
+    wanted.update(dict.fromkeys(pod.uid for pod in _on_crowded_nodes(ready, sessions or {}, pods_wanted(pool))))
     return [pod for pod in reachable if pod.uid in wanted]
 
 
@@ -43,8 +47,8 @@ def _settled(pool: SessionPool, report: SessionReport | None) -> bool:
     )
 
 
-def _on_crowded_nodes(ready: Iterable[PodView], wanted: int) -> list[PodView]:
+def _on_crowded_nodes(ready: Iterable[PodView], sessions: Mapping[str, int], wanted: int) -> list[PodView]:
     by_node: dict[str, list[PodView]] = {}
     for pod in ready:
         by_node.setdefault(pod.owner.node, []).append(pod)
-    return [pod for found in by_node.values() if len(found) > wanted for pod in found]
+    return [pod for node, found in by_node.items() if len(found) > sessions.get(node, wanted) for pod in found]

@@ -135,6 +135,9 @@ def _row(seen: Observation, name: str, pods: Sequence[PodView]) -> _Row:
     deleted = seen.pool.metadata.deletion_timestamp is not None or _retired(seen.target)
     state = State.SUCCESS if enough and not deleted else missing
     message = "" if state is State.SUCCESS and not failure else _message(seen, place, held, failure)
+    # What fails beyond initialPoolSize is said here and is no condition of the pool, which has what was asked for.
+    if wanted and seen.pool.spec.isolation is Isolation.POD and len(current) >= max(desired, 1):
+        failure = None
     return _Row(
         NodeStatus(
             name=name,

@@ -183,3 +183,9 @@ def test_a_node_is_read_with_its_condition_and_taints() -> None:
         }
     )
     assert (seen.ready, seen.schedulable, seen.labels, seen.taints[0].key) == (False, False, {"a": "b"}, "k")
+
+
+@pytest.mark.parametrize(("allocatable", "cpus"), [("3920m", 3), ("16", 16), ("100m", 1), (None, 1)])
+def test_a_node_has_the_whole_cpus_that_pods_may_use(allocatable: str | None, cpus: int) -> None:
+    status = {"allocatable": {"cpu": allocatable}} if allocatable else {}
+    assert node_view({"metadata": {"name": "a", "uid": "u"}, "status": status}).cpus == cpus

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sessionpools.api.v1alpha1 import Condition, PoolKind, SessionPool
 from sessionpools.core.model import Failure, SessionReport, Taint
 from sessionpools.core.placement import place
-from sessionpools.core.quantity import times, to_bytes
+from sessionpools.core.quantity import times, to_bytes, to_whole
 from sessionpools.core.reports import STARTING_PODS_AT_MOST, reports_wanted
 from sessionpools.core.services import parameters, service_status, signature_needed
 from sessionpools.core.transitions import transitions
@@ -37,6 +37,11 @@ def test_a_memory_quantity_has_so_many_bytes(quantity: str | int, size: int) -> 
 @given(st.integers(0, 10**6), st.sampled_from(["", "m", "k", "Mi", "Gi"]), st.integers(1, 1000))
 def test_multiplying_is_adding_up(number: int, unit: str, factor: int) -> None:
     assert abs(to_bytes(times(f"{number}{unit}", factor)) - factor * to_bytes(f"{number}{unit}")) <= factor
+
+
+@pytest.mark.parametrize(("quantity", "whole"), [("8", 8), (4, 4), ("3920m", 3), ("500m", 0), ("1k", 1000)])
+def test_whole_units_are_rounded_down(quantity: str | int, whole: int) -> None:
+    assert to_whole(quantity) == whole
 
 
 @pytest.mark.parametrize("wrong", ["", "1 Gi", "x", "1Zi"])
@@ -123,6 +128,13 @@ class TestReports:
         t = target_of(p)
         pods = [pod(t, p, s) for s in range(3)]
         assert reports_wanted(p, t.revision.name, pods, {}) == pods
+
+    def test_sessions_that_demand_asked_for_do_not_have_to_go(self) -> None:
+        p = pool(1, 4)
+        t = target_of(p)
+        pods = [pod(t, p, s) for s in range(3)]
+        assert reports_wanted(p, t.revision.name, pods, {}, {"worker-1": 3}) == pods[:1]
+        assert reports_wanted(p, t.revision.name, pods, {}, {"worker-1": 2}) == pods
 
 
 def condition(type_: str, status: str, reason: str) -> Condition:

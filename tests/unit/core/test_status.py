@@ -210,6 +210,21 @@ def test_growth_above_initial_does_not_show() -> None:
     assert (seen.state, seen.nodes[0].desired, seen.nodes[0].ready) == (State.SUCCESS, 2, 2)
 
 
+def test_a_session_beyond_initial_that_can_not_start_is_said_and_is_no_condition() -> None:
+    p = pool(1, 4)
+    t = target_of(p)
+    seen = status(p, [node()], [pod(t, p, 0), pod(t, p, 1, ready=False, failure=IMPORT_ERROR)])
+    assert (seen.state, seen.nodes[0].message) == (State.SUCCESS, IMPORT_ERROR.message)
+    assert (of_type(seen, "Ready").status, of_type(seen, "Stalled").status) == ("True", "False")
+
+
+def test_the_only_session_of_a_pool_without_initial_ones_that_can_not_start_stalls_it() -> None:
+    p = pool(0, 4)
+    t = target_of(p)
+    seen = status(p, [node()], [pod(t, p, 0, ready=False, failure=IMPORT_ERROR)])
+    assert (seen.state, of_type(seen, "Stalled").status) == (State.SUCCESS, "True")
+
+
 def test_the_sessions_of_a_pool_that_is_deleted_count_down() -> None:
     p = pool(2, 4, meta={"deletionTimestamp": "2026-11-22T12:00:00Z"})
     t = target_of(p)

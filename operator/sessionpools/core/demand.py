@@ -1,0 +1,208 @@
+"""How many sessions each node should have between initialPoolSize and maxPoolSize (isolation Pod), by what is asked of
+the pool: pure decisions.
+
+Growth: as many sessions as there are calls, waiting ones included, each new one on the node that has the fewest. What
+starts counts as there already. A start is mostly Python importing, on one CPU: at most as many pods of a pool start at
+a time on a node as it has CPUs, so that the sessions that serve there keep about half of them; the next ones follow as
+those become ready. A node where one can not start gets no more. Deciding twice does no harm: while what the first
+decision has created is half visible, the second comes to the same sessions on the same nodes.
+
+Shrinking: a session above initialPoolSize that was not used for idleTimeoutSeconds (it says so itself, just before)
+goes, the highest slot first, as long as those that stay are enough for the calls that there are. The gateway fills low
+slots first, so that high ones fall idle. Deleting a session pod drains it.
+
+While the demand is not known (no gateway answers) nothing grows and nothing retires.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sessionpools.api.v1alpha1 import Isolation, SessionPool
+from sessionpools.core.model import PodView
+from sessionpools.core.placement import Place
+
+__all__ = ["SETTLE_SECONDS", "Demand", "Wish", "elastic", "look_again", "retirable", "wishes"]
+
+# A queue that is gone by then never needed a session that takes seconds to start.
+SETTLE_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What gateways say of a pool at one moment."""
+
+    busy: int  # calls that sessions work on
+    queued: int  # calls that wait
+
+    @property
+    def calls(self) -> int:
+        return self.busy + self.queued
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What one node should have."""
+
+    sessions: int  # initialPoolSize at least, maxPoolSize at most
+    retire: tuple[PodView, ...] = ()  # of those that are there; not among `sessions`
+
+
+@dataclass(slots=True)
+class _Node:
+    """A node as growth and shrinking see it; `grow` changes it."""
+
+    place: Place
+    here: list[PodView]  # alive
+    sessions: int  # that it should have, before anything changes
+    starting: int
+    failing: int  # of those that are here
+    stuck: bool  # one of its pods does not start, or has ended and is not replaced yet
+    rolling: bool
+    room: int  # how many more maxPoolSize allows
+
+    @property
+    def capacity(self) -> int:
+        return max(self.sessions - self.failing, 0) if self.place.node.ready else 0
+
+    @property
+    def open(self) -> bool:
+        return self.place.compute_node and not self.place.closed
+
+    def may_grow(self) -> bool:
+        return self.open and not self.stuck and self.room > 0 and self.starting < max(self.place.node.cpus, 1)
+
+    def grow(self) -> None:
+        self.sessions += 1
+        self.starting += 1
+        self.room -= 1
+
+
+def elastic(pool: SessionPool) -> bool:
+    """Whether the controller grows it; Process pods grow by themselves."""
+    return pool.spec.isolation is Isolation.POD
+
+
+def wishes(
+    pool: SessionPool,
+    revision: str,
+    demand: Demand | None,
+    places: Mapping[str, Place],
+    pods: Sequence[PodView],
+    before: Mapping[str, int],
+    idle: Mapping[str, float],
+    now: float,
+) -> dict[str, Wish]:
+    """What each node of `places` should have. `before` is what this said of them last, as far as known: during a
+    rollout the pods that are there do not tell how many are wanted. `idle` is for how many seconds pods (by uid) that
+    were asked just now have been idle."""
+    nodes = _nodes(pool, revision, places, pods, before)
+    if demand is None:
+        return {name: Wish(node.sessions) for name, node in nodes.items()}
+    missing = demand.calls - sum(node.capacity for node in nodes.values())
+    while missing > 0 and (open_ := [(node.sessions, name) for name, node in nodes.items() if node.may_grow()]):
+        nodes[min(open_)[1]].grow()
+        missing -= 1
+    going = _stale(pool, nodes, now) if missing <= 0 else []
+    rested = [pod for pod in _above_initial(pool, nodes) if idle.get(pod.uid, -1.0) >= pool.spec.idle_timeout_seconds]
+    going += rested[: max(-missing, 0)]
+    gone = Counter(pod.owner.node for pod in going)
+    return {
+        name: Wish(
+            min(node.sessions, len(node.here) - gone[name]) if gone[name] else node.sessions,
+            tuple(pod for pod in going if pod.owner.node == name),
+        )
+        for name, node in nodes.items()
+    }
+
+
+def retirable(
+    pool: SessionPool,
+    revision: str,
+    demand: Demand | None,
+    places: Mapping[str, Place],
+    pods: Sequence[PodView],
+    before: Mapping[str, int],
+) -> list[PodView]:
+    """The ready pods that would go if they were idle for long enough, those that go first in front."""
+    nodes = _nodes(pool, revision, places, pods, before)
+    if demand is None or demand.calls >= sum(node.capacity for node in nodes.values()):
+        return []
+    return _above_initial(pool, nodes)
+
+
+def look_again(pool: SessionPool, demand: Demand, pods: Sequence[PodView]) -> float | None:
+    """In how many seconds the pool should be looked at since its demand has changed; None: the change decides nothing.
+    Cheap, for a stream of changes: nodes are not looked at."""
+    if not elastic(pool):
+        return None
+    alive = [pod for pod in pods if pod.alive]
+    if demand.calls > sum(pod.failure is None for pod in alive):
+        return SETTLE_SECONDS if any(pod.ready for pod in alive) else 0.0
+    grown = max(Counter(pod.owner.node for pod in alive).values(), default=0) > pool.spec.initial_pool_size
+    if grown and demand.calls < len(alive):
+        return float(pool.spec.idle_timeout_seconds)
+    return None
+
+
+def _nodes(
+    pool: SessionPool,
+    revision: str,
+    places: Mapping[str, Place],
+    pods: Sequence[PodView],
+    before: Mapping[str, int],
+) -> dict[str, _Node]:
+    by_node: dict[str, list[PodView]] = {name: [] for name in places}
+    for pod in pods:
+        if pod.owner.node in by_node:
+            by_node[pod.owner.node].append(pod)
+    return {name: _node(pool, revision, places[name], found, before.get(name)) for name, found in by_node.items()}
+
+
+def _node(pool: SessionPool, revision: str, place: Place, pods: Sequence[PodView], before: int | None) -> _Node:
+    spec = pool.spec
+    here = [pod for pod in pods if pod.alive and pod.owner.node_uid == place.node.uid]
+    old = sum(pod.owner.revision != revision for pod in here)
+    sessions = len(here)
+    if old:  # surge sessions are not to be taken for wanted ones
+        sessions = max(old, len(here) - old) if before is None else before
+    if place.compute_node and not place.closed:
+        sessions = max(sessions, spec.initial_pool_size)
+    sessions = min(sessions, spec.max_pool_size)
+    failing = sum(pod.failure is not None and not pod.ready for pod in here)
+    ended = any(pod.ended and not pod.deleting and pod.owner.revision == revision for pod in pods)
+    leaving = 0 if old else len(pods) - len(here)  # in a rollout maxSurge bounds them
+    return _Node(
+        place=place,
+        here=here,
+        sessions=sessions,
+        starting=sum(not pod.ready for pod in here) + max(sessions - len(here), 0),
+        failing=failing,
+        stuck=failing > 0 or ended,
+        rolling=old > 0,
+        room=spec.max_pool_size - sessions - leaving,
+    )
+
+
+def _above_initial(pool: SessionPool, nodes: Mapping[str, _Node]) -> list[PodView]:
+    """Ready pods above initialPoolSize, the highest slot first; each node keeps as many ready ones."""
+    found = []
+    for node in nodes.values():
+        if node.rolling or not node.place.node.ready:
+            continue
+        ready = sorted((pod for pod in node.here if pod.ready), key=lambda pod: -pod.owner.slot)
+        found += ready[: max(len(ready) - pool.spec.initial_pool_size, 0)]
+    return sorted(found, key=lambda pod: (-pod.owner.slot, pod.owner.node))
+
+
+def _stale(pool: SessionPool, nodes: Mapping[str, _Node], now: float) -> list[PodView]:
+    """Pods above initialPoolSize that have failed to start for as long as idle ones may stay."""
+    found = []
+    for node in nodes.values():
+        if node.rolling or not node.place.node.ready:
+            continue
+        failing = [pod for pod in node.here if not pod.ready and pod.failure]
+        long = [pod for pod in failing if now - pod.created_at >= pool.spec.idle_timeout_seconds]
+        long.sort(key=lambda pod: -pod.owner.slot)
+        found += long[: max(len(node.here) - pool.spec.initial_pool_size, 0)]
+    return found
