@@ -70,6 +70,7 @@ def _report(answer: Any) -> SessionReport | None:
             max_seen=int(answer["settings"]["maxPoolSize"]),
             warmed=bool(answer["warmed"]),
             threads=tuple(str(thread)[:100] for thread in answer["threads"][:20]),
+            idle_seconds=min((_bounded(s.get("idleSeconds", 0.0)) for s in answer["sessions"]), default=0.0),
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         return None

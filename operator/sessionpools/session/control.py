@@ -110,6 +110,7 @@ def slot_view(slot: Slot, now_ns: int) -> dict[str, Any]:
         "state": state.NAMES[min(words[state.STATE], state.BUSY)] if session else state.NAMES[state.EMPTY],
         "requests": words[state.REQUESTS],
         "busySeconds": round((now_ns - busy_since) / 1e9, 3) if busy_since else 0.0,
+        "idleSeconds": round((now_ns - words[state.IDLE_SINCE]) / 1e9, 3) if words[state.STATE] == state.IDLE else 0.0,
         "memoryBytes": session.memory_bytes if session else 0,
         "started": slot.started,
         "lastEnd": slot.last_end,
@@ -145,6 +146,14 @@ def metrics(view: dict[str, Any], rows: Iterable[tuple[int, state.Row]], ends: d
     for session in view["sessions"]:
         if session["memoryBytes"]:
             lines.append(f'sessionpools_session_memory_bytes{{slot="{session["slot"]}"}} {session["memoryBytes"]}')
+    lines += [
+        "# HELP sessionpools_session_starts_total Sessions started in a slot.",
+        "# TYPE sessionpools_session_starts_total counter",
+    ]
+    lines += [
+        f'sessionpools_session_starts_total{{slot="{session["slot"]}"}} {session["started"]}'
+        for session in view["sessions"]
+    ]
     lines += [
         "# HELP sessionpools_session_ends_total Sessions that ended, by why.",
         "# TYPE sessionpools_session_ends_total counter",
