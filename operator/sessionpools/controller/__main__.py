@@ -17,6 +17,9 @@ EPILOG = """environment:
   SESSIONPOOLS_SESSION_IMAGE              image of sessions whose WebService names none (required)
   SESSIONPOOLS_SESSION_IMAGE_PULL_POLICY  Always, IfNotPresent (default) or Never
   SESSIONPOOLS_WATCH_NAMESPACES           comma-separated; empty: all namespaces
+  SESSIONPOOLS_GATEWAY_LABELS             selector of the active gateway pod in POD_NAMESPACE, by whose demand
+                                          pools with isolation Pod grow; empty: they do not
+  SESSIONPOOLS_GATEWAY_PORT               where that pod says what is asked of each pool (default 12801)
   SESSIONPOOLS_LOG_LEVEL                  debug, info (default), warning or error
   SESSIONPOOLS_HTTP_PORT                  /livez, /readyz and /metrics (default 8080)
 

@@ -19,6 +19,10 @@ class Config:
     http_port: int = 8080
     pod_name: str = ""
     pod_namespace: str = ""
+    # Of the gateway pod that is active, in the controller's own namespace; empty: there is no gateway, and pools with
+    # isolation Pod have initialPoolSize sessions a node.
+    gateway_selector: str = ""
+    gateway_port: int = 12801  # where it says what is asked of each pool
 
 
 def from_environment(env: Mapping[str, str]) -> Config:
@@ -30,18 +34,28 @@ def from_environment(env: Mapping[str, str]) -> Config:
         raise ConfigError(
             f"SESSIONPOOLS_SESSION_IMAGE_PULL_POLICY is {pull_policy!r}: use Always, IfNotPresent or Never"
         )
-    port = env.get("SESSIONPOOLS_HTTP_PORT") or "8080"
-    if not port.isdecimal() or not 0 <= int(port) < 65536:
-        raise ConfigError(f"SESSIONPOOLS_HTTP_PORT is {port!r}: use a port number")
+    http_port, gateway_port = _port(env, "SESSIONPOOLS_HTTP_PORT", 8080), _port(env, "SESSIONPOOLS_GATEWAY_PORT", 12801)
     level = (env.get("SESSIONPOOLS_LOG_LEVEL") or "INFO").upper()
     if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise ConfigError(f"SESSIONPOOLS_LOG_LEVEL is {level!r}: use debug, info, warning or error")
+    selector, namespace = env.get("SESSIONPOOLS_GATEWAY_LABELS", ""), env.get("POD_NAMESPACE", "")
+    if selector and not namespace:
+        raise ConfigError("POD_NAMESPACE is not set: SESSIONPOOLS_GATEWAY_LABELS finds gateways in that namespace")
     return Config(
         session_image=image,
         pull_policy=pull_policy,
         namespaces=tuple(filter(None, (n.strip() for n in env.get("SESSIONPOOLS_WATCH_NAMESPACES", "").split(",")))),
         log_level=level,
-        http_port=int(port),
+        http_port=http_port,
         pod_name=env.get("POD_NAME", ""),
-        pod_namespace=env.get("POD_NAMESPACE", ""),
+        pod_namespace=namespace,
+        gateway_selector=selector,
+        gateway_port=gateway_port,
     )
+
+
+def _port(env: Mapping[str, str], name: str, default: int) -> int:
+    port = env.get(name) or str(default)
+    if not port.isdecimal() or not 0 <= int(port) < 65536:
+        raise ConfigError(f"{name} is {port!r}: use a port number")
+    return int(port)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from sessionpools.api import names
 from sessionpools.api.v1alpha1 import SessionPool
+from sessionpools.controller.metrics import Metrics
 from sessionpools.controller.store import Store
 from sessionpools.core import pods as manifests
 from sessionpools.core.model import Failure
@@ -27,10 +28,11 @@ INCARNATIONS_TRIED = 8
 
 
 class Executor:
-    def __init__(self, api: KubeApi, store: Store, pull_policy: str) -> None:
+    def __init__(self, api: KubeApi, store: Store, pull_policy: str, metrics: Metrics) -> None:
         self._api = api
         self._store = store
         self._pull_policy = pull_policy
+        self._metrics = metrics
 
     async def execute(self, pool: SessionPool, target: Target | None, plan: Plan) -> dict[str, Failure]:
         """Does all that `plan` says; returns why session pods were refused, by node name. A KubeError that may pass
@@ -92,7 +94,9 @@ class Executor:
                 return Failure("PodRefused", f"PodRefused: {error.message}")
             else:
                 self._store.creation_accepted(pool.metadata.namespace, name)
-                log.info("pod created", extra={"pod": name, "node": create.node.name, "slot": create.slot, **_of(pool)})
+                self._metrics.pods_created.labels(**_of(pool), why=create.why).inc()
+                fields = {"pod": name, "node": create.node.name, "slot": create.slot, "why": create.why, **_of(pool)}
+                log.info("pod created", extra=fields)
                 return None
         return Failure("NameTaken", f"all names tried for slot {create.slot} are taken by pods that are being deleted")
 
@@ -120,6 +124,7 @@ class Executor:
         except (NotFound, Conflict):
             return  # gone, or another pod has its name: the watch will say
         self._store.deletion_accepted(pod)
+        self._metrics.pods_deleted.labels(**_of(pool), why=delete.why).inc()
         log.info("pod deleted", extra={"pod": pod.name, "node": pod.owner.node, "why": delete.why, **_of(pool)})
 
     async def _patch(self, patch: SettingsPatch) -> None:

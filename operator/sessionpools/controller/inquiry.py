@@ -4,7 +4,7 @@ A pod that does not answer (a network policy, a node that hangs) must not hold u
 back-off, and reconciliations in between go on with what is known.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sessionpools.api.v1alpha1 import SessionPool
@@ -23,8 +23,10 @@ class Inquiry:
     """What the pods of one pool have said, by uid."""
 
     reports: dict[str, SessionReport] = field(default_factory=dict)
+    idle: dict[str, float] = field(default_factory=dict)  # for how many seconds, of those that were asked just now
     _unanswered: dict[str, int] = field(default_factory=dict)
     _next_at: dict[str, float] = field(default_factory=dict)
+    _rested_at: dict[str, float] = field(default_factory=dict)  # when one that may retire can have rested long enough
 
     async def ask(
         self,
@@ -34,21 +36,32 @@ class Inquiry:
         pods: Sequence[PodView],
         now: float,
         interval: float,
+        sessions: Mapping[str, int] | None = None,
+        retirable: Sequence[PodView] = (),
     ) -> float | None:
-        """Asks those that are worth it and due; returns the seconds until the next one is, or None."""
+        """Asks those that are worth it and due; returns the seconds until the next one is, or None. `sessions` is as in
+        core.reports; `retirable` are asked for how long they have been idle, no sooner than that can be enough."""
         self._forget_all_but({pod.uid for pod in pods})
-        wanted = reports_wanted(pool, revision, pods, self.reports)
-        due = [pod for pod in wanted if self._next_at.get(pod.uid, now) <= now][:AT_ONCE]
+        wanted = reports_wanted(pool, revision, pods, self.reports, sessions)
+        due = [pod for pod in wanted if self._next_at.get(pod.uid, now) <= now]
+        due += [pod for pod in retirable if self._rested_at.get(pod.uid, now) <= now and pod not in due]
+        due = due[:AT_ONCE]
         answers = await client.reports(due)
         for pod in due:
             failures = 0 if pod.uid in answers else self._unanswered.get(pod.uid, 0) + 1
             self._unanswered[pod.uid] = failures
             self._next_at[pod.uid] = now + min(interval * 2.0**failures, BACKOFF_AT_MOST_SECONDS)
         self.reports |= answers
-        still = reports_wanted(pool, revision, pods, self.reports)
-        return min((self._next_at.get(pod.uid, now) - now for pod in still), default=None)
+        self.idle = {uid: 0.0 if report.busy_sessions else report.idle_seconds for uid, report in answers.items()}
+        for pod in due:
+            rest = pool.spec.idle_timeout_seconds - self.idle.get(pod.uid, 0.0) if pod.uid in answers else 0.0
+            self._rested_at[pod.uid] = max(now + rest, self._next_at[pod.uid])
+        still = reports_wanted(pool, revision, pods, self.reports, sessions)
+        waits = [self._next_at.get(pod.uid, now) - now for pod in still]
+        waits += [self._rested_at.get(pod.uid, now) - now for pod in retirable]
+        return min(waits, default=None)
 
     def _forget_all_but(self, uids: set[str]) -> None:
-        for known in (self.reports, self._unanswered, self._next_at):
+        for known in (self.reports, self._unanswered, self._next_at, self._rested_at):
             for uid in known.keys() - uids:
                 del known[uid]

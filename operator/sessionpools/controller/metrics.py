@@ -32,6 +32,19 @@ class Metrics:
             ["kind"],
             registry=self.registry,
         )
+        pods = ["namespace", "pool", "why"]
+        self.pods_created = Counter(
+            "sessionpools_session_pods_created_total",
+            "Session pods created: Initial, Rollout (a new revision) or Demand (growth above initialPoolSize).",
+            pods,
+            registry=self.registry,
+        )
+        self.pods_deleted = Counter(
+            "sessionpools_session_pods_deleted_total",
+            "Session pods deleted by the controller; Idle: retired after idleTimeoutSeconds.",
+            pods,
+            registry=self.registry,
+        )
         self._api_seconds = Histogram(
             "sessionpools_controller_api_seconds",
             "Duration of calls to the API server; status 0: no answer.",
@@ -40,9 +53,19 @@ class Metrics:
             buckets=_BUCKETS,
         )
 
-    def watch(self, pools: Callable[[], Iterable[SessionPool]], queue_length: Callable[[], int]) -> None:
-        """Shows gauges of these pools and this queue from now on."""
-        self.registry.register(_Gauges(pools, queue_length))
+    def watch(
+        self,
+        pools: Callable[[], Iterable[SessionPool]],
+        queue_length: Callable[[], int],
+        gateways: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """Shows gauges of these pools, this queue and so many gateways from now on."""
+        self.registry.register(_Gauges(pools, queue_length, gateways))
+
+    def forget(self, namespace: str, pool: str) -> None:
+        """The pool is no more: nor are its series."""
+        for counter in (self.pods_created, self.pods_deleted):
+            counter.remove_by_labels({"namespace": namespace, "pool": pool})
 
     def api_call(self, verb: str, resource: Resource, status: int, seconds: float) -> None:
         """kube.client calls this after each call."""
@@ -50,9 +73,15 @@ class Metrics:
 
 
 class _Gauges(Collector):
-    def __init__(self, pools: Callable[[], Iterable[SessionPool]], queue_length: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        pools: Callable[[], Iterable[SessionPool]],
+        queue_length: Callable[[], int],
+        gateways: Callable[[], int],
+    ) -> None:
         self._pools = pools
         self._queue_length = queue_length
+        self._gateways = gateways
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         of_pool = ["namespace", "pool"]
@@ -77,4 +106,8 @@ class _Gauges(Collector):
             ready.add_metric(labels, any(c.type == "Ready" and c.status == "True" for c in status.conditions))
         length = GaugeMetricFamily("sessionpools_controller_queue_length", "Keys that wait to be reconciled.")
         length.add_metric([], self._queue_length())
-        yield from (sessions, nodes, ready, length)
+        gateways = GaugeMetricFamily(
+            "sessionpools_controller_gateways", "Gateway pods that say what is asked of pools."
+        )
+        gateways.add_metric([], self._gateways())
+        yield from (sessions, nodes, ready, length, gateways)

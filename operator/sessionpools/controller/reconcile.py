@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from sessionpools.api import names
@@ -11,9 +11,11 @@ from sessionpools.api.v1alpha1 import SessionPool, SessionPoolStatus, WebService
 from sessionpools.controller.config import Config
 from sessionpools.controller.execute import Executor
 from sessionpools.controller.inquiry import Inquiry
+from sessionpools.controller.metrics import Metrics
 from sessionpools.controller.report import Reporter
 from sessionpools.controller.store import Key, Store, service_key
 from sessionpools.core import naming
+from sessionpools.core.demand import Demand, Wish, elastic, retirable, wishes
 from sessionpools.core.keys import service_of
 from sessionpools.core.model import Failure
 from sessionpools.core.placement import Place, place
@@ -67,6 +69,7 @@ class _Memory:
     code: _Code | None = None
     settled: bool = False  # as the status says: no rollout or change is under way
     collected: str = ""  # the revision after whose rollout old code was collected
+    sessions: dict[str, int] = field(default_factory=dict)  # that each node should have by demand, as last decided
 
 
 class PoolReconciler:
@@ -80,8 +83,11 @@ class PoolReconciler:
         pace: Pace,
         clock: Callable[[], float],
         enqueue: Callable[[Key], None],
+        metrics: Metrics,
+        demand: Callable[[str], Demand | None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`demand` says what is asked of a pool, by its uid; without it there is no gateway."""
         self._api = api
         self._store = store
         self._pod_client = pod_client
@@ -91,7 +97,9 @@ class PoolReconciler:
         self._clock = clock
         self._enqueue = enqueue
         self._monotonic = monotonic
-        self._executor = Executor(api, store, config.pull_policy)
+        self._metrics = metrics
+        self._demand = demand
+        self._executor = Executor(api, store, config.pull_policy, metrics)
         self._memory: dict[Key, _Memory] = {}
         self._generations: dict[str, int] = {}
 
@@ -100,12 +108,13 @@ class PoolReconciler:
         found = self._store.pool(key)
         if found is None:
             self._memory.pop(key, None)
+            self._metrics.forget(key.namespace, key.name)
             return None
         memory = self._memory_of(key, found)
         pool = self._with_latest_status(found, memory)
         goal = await self._target(pool, memory)
-        seen, ask_again = await self._observe(pool, goal, memory)
-        steps = plan(pool, goal, seen.places, seen.pods, seen.reports, seen.now)
+        seen, by_demand, ask_again = await self._observe(pool, goal, memory)
+        steps = plan(pool, goal, seen.places, seen.pods, seen.reports, seen.now, by_demand)
         # The status says what was observed before the plan. That it can not be written is no reason not to act.
         report, act = await asyncio.gather(
             self._report(seen, memory), self._act(pool, goal, steps, memory), return_exceptions=True
@@ -172,16 +181,28 @@ class PoolReconciler:
 
     async def _observe(
         self, pool: SessionPool, goal: Target | Blocked, memory: _Memory
-    ) -> tuple[Observation, float | None]:
-        """What there is, and in how many seconds a session pod should be asked again."""
+    ) -> tuple[Observation, Mapping[str, Wish] | None, float | None]:
+        """What there is, what demand asks of each node, and in how many seconds a session pod should be asked again."""
         pods = self._store.pods_of(pool)
         holding = {pod.owner.node for pod in pods}
         all_places = (place(pool.spec.placement, node) for node in self._store.nodes.values())
         places: dict[str, Place] = {p.node.name: p for p in all_places if p.compute_node or p.node.name in holding}
         revision = goal.revision.name if isinstance(goal, Target) else ""
-        again = await memory.inquiry.ask(self._pod_client, pool, revision, pods, self._monotonic(), self._pace.starting)
-        reports, refused = dict(memory.inquiry.reports), dict(memory.refused)
-        return Observation(pool, goal, places, pods, reports, refused, self._clock()), again
+        inquiry, now, interval = memory.inquiry, self._monotonic(), self._pace.starting
+        by_demand: Mapping[str, Wish] | None = None
+        if self._demand and elastic(pool) and isinstance(goal, Target):
+            demand, before = self._demand(pool.metadata.uid), memory.sessions
+            by_demand = wishes(pool, revision, demand, places, pods, before, {}, self._clock())
+            idle = retirable(pool, revision, demand, places, pods, before)
+            sessions = {node: wish.sessions for node, wish in by_demand.items()}
+            again = await inquiry.ask(self._pod_client, pool, revision, pods, now, interval, sessions, idle)
+            demand = self._demand(pool.metadata.uid)  # as it is now, after the wait for the pods
+            by_demand = wishes(pool, revision, demand, places, pods, before, inquiry.idle, self._clock())
+            memory.sessions = {node: wish.sessions for node, wish in by_demand.items()}
+        else:
+            again = await inquiry.ask(self._pod_client, pool, revision, pods, now, interval)
+        reports, refused = dict(inquiry.reports), dict(memory.refused)
+        return Observation(pool, goal, places, pods, reports, refused, self._clock()), by_demand, again
 
     # --- act and report ---------------------------------------------------------------------------------------------
 

@@ -52,6 +52,30 @@ async def test_one_that_does_not_answer_is_asked_less_and_less_often() -> None:
     assert waits[-1] == BACKOFF_AT_MOST_SECONDS
 
 
+async def test_one_that_may_retire_is_asked_when_it_can_have_been_idle_for_long_enough() -> None:
+    client, inquiry = Pods(SessionReport(1, 0, "ready", 1.0, 1, 1, idle_seconds=100.0)), Inquiry()
+    grown = pod(T, P, 3)
+    asked = {grown.owner.node: 4}
+    first, then = pod(T, P, 0), P.spec.idle_timeout_seconds - 100.0
+    for now, wait in ((0.0, then), (then - 1, 1.0), (then, then)):
+        assert await inquiry.ask(client, P, T.revision.name, [first, grown], now, 3.0, asked, [grown]) == wait
+    assert client.asked.count(grown.uid) == 2
+    assert inquiry.idle == {grown.uid: 100.0}
+
+
+async def test_a_busy_one_has_not_been_idle_at_all() -> None:
+    client, inquiry = Pods(SessionReport(1, 1, "ready", 1.0, 1, 1, idle_seconds=999.0)), Inquiry()
+    await inquiry.ask(client, P, T.revision.name, [pod(T, P, 3)], 0.0, 3.0, {"worker-1": 4}, [pod(T, P, 3)])
+    assert set(inquiry.idle.values()) == {0.0}
+
+
+async def test_how_long_one_was_idle_is_not_remembered() -> None:
+    client, inquiry = Pods(SessionReport(1, 0, "ready", 1.0, 1, 1, idle_seconds=100.0)), Inquiry()
+    for now in (0.0, 1.0):
+        await inquiry.ask(client, P, T.revision.name, [pod(T, P, 3)], now, 3.0, {"worker-1": 4}, [pod(T, P, 3)])
+    assert inquiry.idle == {}
+
+
 async def test_what_a_pod_said_is_forgotten_with_it() -> None:
     client, inquiry = Pods(SessionReport(1, 0, "ready", 1.0, 1, 1)), Inquiry()
     await inquiry.ask(client, P, T.revision.name, [pod(T, P, 0)], 0.0, 3.0)

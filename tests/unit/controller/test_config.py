@@ -1,0 +1,34 @@
+"""The controller's settings, from the environment."""
+
+import pytest
+
+from sessionpools.controller.config import ConfigError, from_environment
+
+NEEDED = {"SESSIONPOOLS_SESSION_IMAGE": "session:1"}
+LABELS = "app.kubernetes.io/component=gateway,sessionpools.dev/gateway=active"
+
+
+def test_without_labels_of_a_gateway_there_is_none() -> None:
+    assert from_environment(NEEDED).gateway_selector == ""
+
+
+def test_the_gateway_is_found_by_its_labels_in_the_own_namespace() -> None:
+    gateway = {"SESSIONPOOLS_GATEWAY_LABELS": LABELS, "SESSIONPOOLS_GATEWAY_PORT": "7", "POD_NAMESPACE": "home"}
+    config = from_environment(NEEDED | gateway)
+    assert (config.gateway_selector, config.gateway_port, config.pod_namespace) == (LABELS, 7, "home")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"SESSIONPOOLS_SESSION_IMAGE": ""}, "SESSIONPOOLS_SESSION_IMAGE"),
+        ({"SESSIONPOOLS_GATEWAY_LABELS": LABELS}, "POD_NAMESPACE"),
+        ({"SESSIONPOOLS_GATEWAY_PORT": "http"}, "SESSIONPOOLS_GATEWAY_PORT"),
+        ({"SESSIONPOOLS_HTTP_PORT": "65536"}, "SESSIONPOOLS_HTTP_PORT"),
+        ({"SESSIONPOOLS_LOG_LEVEL": "loud"}, "SESSIONPOOLS_LOG_LEVEL"),
+        ({"SESSIONPOOLS_SESSION_IMAGE_PULL_POLICY": "Sometimes"}, "SESSIONPOOLS_SESSION_IMAGE_PULL_POLICY"),
+    ],
+)
+def test_what_is_wrong_is_named(wrong: dict[str, str], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        from_environment(NEEDED | wrong)
