@@ -1,6 +1,6 @@
 """One connection of a caller: reads requests with httptools, decides what is refused unread, knows its deadline.
 
-Never blocks and never runs user code. Called by the one-request loop (session.py), which owns the sockets' readiness.
+Never blocks and never runs user code. Called by callers.py, which owns the sockets' readiness.
 """
 
 from __future__ import annotations

@@ -6,19 +6,37 @@ Called by the control server (an answer) and the supervisor (once a second).
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from sessionpools.session import control, linux
-
-if TYPE_CHECKING:
-    from sessionpools.session.supervisor import Supervisor
+from sessionpools.session.config import Paths, RevisionSpec
+from sessionpools.session.keeper import SlotKeeper
+from sessionpools.session.loop import Loop
 
 # Reading a session's memory walks its page tables, milliseconds for a large one: seldom, and only when somebody looks.
 _MEMORY_SECONDS = 30.0
 
 
+class Pod(Protocol):
+    """What is read of the supervisor."""
+
+    paths: Paths
+    spec: RevisionSpec
+    loop: Loop
+    keeper: SlotKeeper
+    phase: str
+    phase_at: float
+    message: str
+    signature: Any
+    threads: list[str]
+    template_restarts: int
+
+    def is_ready(self) -> bool:
+        """Whether the pod may be sent callers."""
+
+
 class Observer:
-    def __init__(self, pod: Supervisor) -> None:
+    def __init__(self, pod: Pod) -> None:
         self._pod = pod
         self._asked = False
 

@@ -6,7 +6,6 @@ die: a failure that it cannot heal goes into the termination log, and the kubele
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from typing import Any
@@ -21,7 +20,7 @@ from sessionpools.session.loop import Loop
 from sessionpools.session.observe import Observer
 from sessionpools.session.slots import CALLER_GONE, STARTS_BEFORE_FAILURE, Session, Slot, back_off_seconds
 from sessionpools.session.spare import SpareKeeper
-from sessionpools.session.warmup import WarmUpCall
+from sessionpools.session.warmup import WarmUps
 
 _TICK_SECONDS = 1.0
 _TEMPLATE_FAILURES = 3  # in a row, after Ready; with no session left the pod then fails
@@ -50,7 +49,7 @@ class Supervisor:
         self.message = ""
         self.phase = "starting"
         self.phase_at = self.started_at
-        self.calls: dict[int, WarmUpCall] = {}
+        self.warm_ups = WarmUps(self.loop, paths.host, spec.warmup)
         self.cpus = linux.cpu_count()
         self.observer = Observer(self)
         self.spare = SpareKeeper(self.loop, log, self.keeper, linux.MemoryCgroup(), self)
@@ -298,9 +297,7 @@ class Supervisor:
             self.spare.plan()
 
     def session_ended(self, slot: Slot, session: Session, reason: str) -> None:
-        call = self.calls.pop(slot.number, None)
-        if call is not None:
-            call.cancel()
+        self.warm_ups.cancel(slot)
         if self.draining:
             self._consider_drained()
         elif not self.ready and not session.answered and slot.number < self.keeper.settings.initial_pool_size:
@@ -328,15 +325,10 @@ class Supervisor:
             session.answered = True
             return
         slot = self.keeper.slots[session.slot]
-        slot.row.words[state.WARMING] = 1
-        body = json.dumps(self.spec.warmup).encode()
-        host = self.paths.host or "127.0.0.1"
 
         def done(problem: str | None) -> None:
-            self.calls.pop(slot.number, None)
             if slot.session is not session:
                 return
-            slot.row.words[state.WARMING] = 0
             if problem:
                 first, _, rest = problem.partition("\n")
                 self.fail(f"{first} (warmup)", rest)
@@ -345,7 +337,7 @@ class Supervisor:
                 self._consider_ready()
             # else it died, which is about to be told
 
-        self.calls[slot.number] = WarmUpCall(self.loop, host, slot.port, body, done)
+        self.warm_ups.start(slot, done)
 
     def _consider_ready(self) -> None:
         if self.ready or self.draining or not (self.each_for_itself or (self.template and self.template.loaded)):

@@ -8,8 +8,40 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable
+from typing import Any
 
+from sessionpools.session import state
 from sessionpools.session.loop import Loop
+from sessionpools.session.slots import Slot
+
+
+class WarmUps:
+    """The warm-up calls of a pod that are under way, one for a slot at most."""
+
+    def __init__(self, loop: Loop, host: str, inputs: dict[str, Any] | None) -> None:
+        self._loop = loop
+        self._host = host or "127.0.0.1"
+        self._body = json.dumps(inputs).encode()
+        self._calls: dict[int, WarmUpCall] = {}
+
+    def start(self, slot: Slot, done: Callable[[str | None], None]) -> None:
+        """Call the slot's session; it does not count as a request. `done` as WarmUpCall has it."""
+        session = slot.session
+        slot.row.words[state.WARMING] = 1
+
+        def ended(problem: str | None) -> None:
+            self._calls.pop(slot.number, None)
+            if slot.session is session:
+                slot.row.words[state.WARMING] = 0
+            done(problem)
+
+        self._calls[slot.number] = WarmUpCall(self._loop, self._host, slot.port, self._body, ended)
+
+    def cancel(self, slot: Slot) -> None:
+        """Its session has ended."""
+        call = self._calls.pop(slot.number, None)
+        if call is not None:
+            call.cancel()
 
 
 class WarmUpCall:
