@@ -11,6 +11,7 @@ from sessionpools.api import names
 from sessionpools.core.pods import session_pod
 from support import builders
 from support.manifests import HelmError, Object, chart, of_kind, the
+from support.tools import ROOT
 
 RELEASE = {"matchLabels": {"kubernetes.io/metadata.name": "session-pools"}}
 MONITORING = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
@@ -122,3 +123,9 @@ def test_without_a_gateway_only_the_status_is_read() -> None:
 
 def test_they_can_be_left_out() -> None:
     assert not of_kind(chart(DEMO | {"networkPolicy": {"enabled": False}}), "NetworkPolicy")
+
+
+def test_the_security_page_says_where_they_do_nothing() -> None:
+    page = (ROOT / "docs/operations/security.md").read_text()
+    assert "Many networks ignore NetworkPolicies" in page
+    assert "NetworkPolicy is accepted and not enforced" in (ROOT / "tests/cluster/README.md").read_text()
