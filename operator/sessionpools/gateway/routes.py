@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Final, TypeVar
 
 from sessionpools.api import names
@@ -131,6 +132,7 @@ def _by_key(things: Iterable[T]) -> dict[Served, list[T]]:
     return found
 
 
+@lru_cache(maxsize=16384)  # the same addresses again at each change
 def _is_address(text: str) -> bool:
     try:
         ipaddress.ip_address(text)

@@ -1,0 +1,65 @@
+"""The environment that the chart sets, read or refused."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from sessionpools.gateway.settings import ENVIRONMENT, SettingsError, from_environment
+from unit.session.runtime_pod import OPERATOR
+
+
+def test_without_any_variable_the_defaults_hold() -> None:
+    settings = from_environment({})
+    assert (settings.haproxy.port, settings.http_port, settings.haproxy.api_namespace) == (12800, 12801, "default")
+    assert str(settings.haproxy.directory) == "/run/session-pools"
+    assert (settings.namespaces, settings.log_level, settings.haproxy.access_log) == ((), "INFO", True)
+
+
+def test_every_variable_is_read() -> None:
+    settings = from_environment(
+        {
+            "SESSIONPOOLS_GATEWAY_DIR": "/tmp/gw",
+            "SESSIONPOOLS_GATEWAY_PORT": "80",
+            "SESSIONPOOLS_HTTP_PORT": "81",
+            "SESSIONPOOLS_API_NAMESPACE": "team",
+            "SESSIONPOOLS_WATCH_NAMESPACES": "a, b,",
+            "SESSIONPOOLS_MAX_CONNECTIONS": "7",
+            "SESSIONPOOLS_TLS_CERTIFICATE": "/tls/both.pem",
+            "SESSIONPOOLS_ACCESS_LOG": "false",
+            "SESSIONPOOLS_LOG_LEVEL": "Debug",
+            "POD_NAME": "gateway-0",
+            "POD_NAMESPACE": "system",
+        }
+    )
+    haproxy = settings.haproxy
+    assert (str(haproxy.directory), haproxy.port, haproxy.api_namespace) == ("/tmp/gw", 80, "team")
+    assert (haproxy.max_connections, haproxy.tls_certificate, haproxy.access_log) == (7, "/tls/both.pem", False)
+    assert (settings.http_port, settings.namespaces, settings.log_level) == (81, ("a", "b"), "DEBUG")
+    assert (settings.pod_name, settings.pod_namespace) == ("gateway-0", "system")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SESSIONPOOLS_GATEWAY_DIR", "/tmp/a b"),
+        ("SESSIONPOOLS_GATEWAY_DIR", "/" + "x" * 100),
+        ("SESSIONPOOLS_GATEWAY_PORT", "0"),
+        ("SESSIONPOOLS_HTTP_PORT", "http"),
+        ("SESSIONPOOLS_MAX_CONNECTIONS", "-1"),
+        ("SESSIONPOOLS_TLS_CERTIFICATE", "/tls\nlog stdout"),
+        ("SESSIONPOOLS_ACCESS_LOG", "maybe"),
+        ("SESSIONPOOLS_LOG_LEVEL", "loud"),
+    ],
+)
+def test_a_wrong_variable_is_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        from_environment({name: value})
+
+
+def test_the_help_names_every_command_and_variable() -> None:
+    command = [sys.executable, "-m", "sessionpools.gateway", "--help"]
+    said = subprocess.run(command, env={"PYTHONPATH": str(OPERATOR)}, capture_output=True, text=True, check=True).stdout
+    for word in ("agent", "haproxy", *(name for name, _, _ in ENVIRONMENT)):
+        assert re.search(rf"^ +{word}\b", said, re.MULTILINE), word
