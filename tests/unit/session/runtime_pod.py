@@ -262,6 +262,12 @@ class Pod:
         sock.sendall(b"POST / HTTP/1.1\r\nHost: s\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
 
+def failed(pod: Pod, seconds: float = 20.0) -> str:
+    """The first line of the termination log of a pod that must fail."""
+    assert pod.wait_end(seconds) == 1
+    return pod.termination.splitlines()[0]
+
+
 def children(of: int) -> dict[int, str]:
     """The names of a process's children, by pid."""
     found = {}
