@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,11 +62,14 @@ def from_environment(env: Mapping[str, str]) -> GatewaySettings:
     certificate = get("SESSIONPOOLS_TLS_CERTIFICATE")
     if any(character.isspace() for character in certificate):
         raise SettingsError(f"SESSIONPOOLS_TLS_CERTIFICATE is {certificate!r}: use a path without blanks")
+    api_namespace = get("SESSIONPOOLS_API_NAMESPACE")
+    if not re.fullmatch(r"[a-z0-9-]{1,63}", api_namespace):
+        raise SettingsError(f"SESSIONPOOLS_API_NAMESPACE is {api_namespace!r}: use the name of a namespace")
     try:
         haproxy = config.Settings(
             directory=Path(get("SESSIONPOOLS_GATEWAY_DIR")),
             port=number("SESSIONPOOLS_GATEWAY_PORT", 1, 65535),
-            api_namespace=get("SESSIONPOOLS_API_NAMESPACE"),
+            api_namespace=api_namespace,
             tls_certificate=certificate,
             access_log=one_of("SESSIONPOOLS_ACCESS_LOG", "true", "false") == "true",
             max_connections=number("SESSIONPOOLS_MAX_CONNECTIONS", 1, 1_000_000),

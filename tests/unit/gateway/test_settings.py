@@ -49,6 +49,7 @@ def test_every_variable_is_read() -> None:
         ("SESSIONPOOLS_HTTP_PORT", "http"),
         ("SESSIONPOOLS_MAX_CONNECTIONS", "-1"),
         ("SESSIONPOOLS_TLS_CERTIFICATE", "/tls\nlog stdout"),
+        ("SESSIONPOOLS_API_NAMESPACE", "a)b"),
         ("SESSIONPOOLS_ACCESS_LOG", "maybe"),
         ("SESSIONPOOLS_LOG_LEVEL", "loud"),
     ],
