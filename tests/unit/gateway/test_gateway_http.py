@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from support.gateway import POOL_UID, SERVICE, Gateway, route, slots_of
-from unit.session.runtime_pod import Pod, Reply
+from unit.session.runtime_pod import Pod, Reply, eventually
 
 ODD_NAMES = (
     "Diabetes Score",
@@ -173,10 +173,10 @@ def test_a_service_without_a_pool_says_what_to_do(gateway: Gateway) -> None:
     assert gateway.line(reply.headers["x-request-id"])["outcome"] == "no-pool"
 
 
-def test_a_session_that_cannot_be_reached_is_said_to_be(gateway: Gateway) -> None:
+def test_a_pool_whose_sessions_cannot_be_reached_is_unavailable(gateway: Gateway) -> None:
     reply = gateway.call("/api/Unreachable/v1")
-    failed(reply, 503, "demo/unreachable", "could be reached")
-    assert reply.headers["retry-after"] == "1"
+    failed(reply, 503, "demo/unreachable")
+    assert int(reply.headers["retry-after"]) > 0
     assert gateway.line(reply.headers["x-request-id"])["outcome"] == "no-session"
 
 
@@ -297,8 +297,7 @@ def test_malformed_requests_are_refused_and_harm_nobody(gateway: Gateway, reques
     answer = gateway.raw(request_bytes)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert usable(gateway)
-    line = gateway.lines[before]
-    assert (line["status"], line["pool"]) == (400, "")
+    eventually(lambda: [line for line in gateway.lines[before:] if (line["status"], line["pool"]) == (400, "")])
 
 
 def test_of_two_requests_in_one_go_each_is_answered_in_order(gateway: Gateway) -> None:
