@@ -21,10 +21,23 @@ NOBODY = dict.fromkeys(LABELS, "")
 
 
 def line(
-    outcome: str = "ok", *, queue_ms: int = 0, service_ms: float = 3, status: int = 200, end: str = "--", **named: str
+    outcome: str = "ok",
+    *,
+    queue_ms: int = 0,
+    held_ms: int = 0,
+    service_ms: float = 3,
+    status: int = 200,
+    end: str = "--",
+    **named: str,
 ) -> bytes:
     names = {"namespace": "demo", "service": "Score", "version": "v1", "pool": "demo/score"} | named
-    fields: dict[str, object] = {"time": "2026-11-22T20:20:22.123Z", "requestId": "a-1", "principal": "", **names}
+    fields: dict[str, object] = {
+        "time": "2026-11-22T20:20:22.123Z",
+        "requestId": "a-1",
+        "principal": "",
+        "heldMs": held_ms,
+        **names,
+    }
     fields |= {
         "node": "worker-1",
         "session": "score-1-0:0",
@@ -97,10 +110,9 @@ def test_only_what_waited_has_a_queue_time_and_only_what_a_session_answered_a_se
     assert value(metrics, "service_seconds_count", **LABELS) == served
 
 
-def test_a_time_that_haproxy_does_not_know_is_not_observed() -> None:
-    metrics = counted(line("died", queue_ms=-1))
-    assert value(metrics, "requests_total", **LABELS, outcome="died") == 1
-    assert value(metrics, "queue_seconds_count", **LABELS) == 0
+def test_queue_time_is_that_in_the_queue_and_that_before_a_pool_had_a_session() -> None:
+    assert value(counted(line(held_ms=700, queue_ms=50)), "queue_seconds_sum", **LABELS) == 0.75
+    assert value(counted(line("no-session", held_ms=700, queue_ms=-1)), "queue_seconds_sum", **LABELS) == 0.7
 
 
 def test_service_time_is_the_session_s_own_and_else_haproxy_s() -> None:
