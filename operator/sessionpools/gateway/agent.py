@@ -252,6 +252,9 @@ class Agent:
         )
 
     async def _reload(self, old: str) -> None:
+        """The old worker ends with the calls that it has. Its servers can not be changed any more (HAProxy 2.8 says
+        "Proxy is disabled"): a call that waits there for a pool's first slot waits in vain, one that finds a pod gone
+        is sent to another."""
         try:
             await self.runtime.reload()
         except Refused as error:  # what needs no new backend is done all the same
