@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from socket import socket
 from urllib.parse import quote
 
 import pytest
 
+from sessionpools.gateway.model import OpenSlot
 from support.gateway import POOL_UID, SERVICE, Gateway, route, slots_of
-from unit.session.runtime_pod import Pod, Reply, eventually
+from unit.session.runtime_pod import Pod, Reply, eventually, free_ports
 
 ODD_NAMES = (
     "Diabetes Score",
@@ -217,6 +219,33 @@ def test_of_two_request_ids_a_bad_one_is_not_used(gateway: Gateway) -> None:
 def test_a_callers_own_pool_header_is_removed(gateway: Gateway) -> None:
     assert gateway.call("/api/S/v1", headers={"X-Session-Pool": "uid-of-another-pool"}).status == 200
     assert gateway.call("/api/Foreign/v1", headers={"X-Session-Pool": POOL_UID}).status == 503
+
+
+def test_what_a_session_is_told_of_a_caller() -> None:
+    """A socket in a session's place, which shows the request's head as it comes."""
+    with socket() as slot, socket() as control:
+        port = free_ports()
+        for number, sock in ((port, control), (port + 1, slot)):  # HAProxy looks at the control port
+            sock.bind(("127.0.0.1", number))
+            sock.listen()
+        one = Gateway(route("S", (OpenSlot("worker-1:pod:0", "127.0.0.1", port + 1, 1),))).start()
+        try:
+            with one.dial() as caller:
+                caller.sendall(
+                    HEAD + b"Authorization: Bearer secret\r\nCookie: a=secret\r\nX-Session-Pool: secret\r\n"
+                    b"x-session-pool: secret\r\nX-Request-Id: id-1\r\nX-Own: kept\r\nContent-Length: 2\r\n\r\n{}"
+                )
+                slot.settimeout(30)
+                connection, _ = slot.accept()
+                with connection:
+                    seen = b""
+                    while not seen.endswith(b"\r\n\r\n{}"):
+                        seen += connection.recv(65536)
+        finally:
+            one.stop()
+    headers = dict(line.split(": ") for line in seen.decode().split("\r\n")[1:-2])
+    assert "secret" not in seen.decode()
+    assert (headers["x-session-pool"], headers["x-request-id"], headers["x-own"]) == (POOL_UID, "id-1", "kept")
 
 
 # --- what is no proper request --------------------------------------------------------------------------------------

@@ -102,14 +102,33 @@ def test_when_a_caller_goes_its_session_is_replaced(pod: Pod, start: Start) -> N
     assert gateway.call("/api/S/v1").status == 200
 
 
-def test_a_call_that_finds_another_pools_session_is_sent_elsewhere(pod: Pod, tmp_path: Path, start: Start) -> None:
+def test_a_call_that_finds_another_pools_session_is_sent_elsewhere(
+    pod: Pod, tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unit.session.runtime_pod.POOL_UID", "uid-of-another-pool")
     other = Pod(tmp_path / "pod-other", SERVICE)
     other.start().wait_ready()
+    served = other.slot()["requests"]
     try:
-        gateway = start(route("S", (*slots_of(pod), *slots_of(other, rank=2)), pool_uid="pool-uid"))
-        assert gateway.call("/api/S/v1").status == 200
+        gateway = start(route("S", (*slots_of(other), *slots_of(pod, rank=2))))
+        for body in (b"{}", b"{}" + b" " * 60_000):  # the lowest rank is asked first
+            assert gateway.call("/api/S/v1", body).status == 200
+        assert {line["session"] for line in gateway.lines} == {"pod:0"}
+        assert other.slot()["requests"] == served
     finally:
         other.stop()
+
+
+def test_a_chunked_body_that_grows_too_large_is_refused_and_frees_its_session(pod: Pod, start: Start) -> None:
+    gateway = start(route("S", slots_of(pod)))
+    chunk = b"100000\r\n" + b" " * 0x100000 + b"\r\n"
+    with gateway.dial() as sock:
+        sock.sendall(b"POST /api/S/v1 HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n")
+        with contextlib.suppress(ConnectionError):  # refused while it is sent
+            for _ in range(65):
+                sock.sendall(chunk)
+        assert gateway.call("/api/S/v1").status == 200  # and this caller has not closed
+    assert [(line["status"], line["outcome"]) for line in gateway.lines] == [(413, "refused"), (200, "ok")]
 
 
 def test_slow_uploads_that_fit_into_the_buffer_hold_no_session(pod: Pod, start: Start) -> None:
