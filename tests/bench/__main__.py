@@ -14,15 +14,33 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bench import cluster, direct, figures, first_call, growth, kills, memory
+from bench import (
+    cluster,
+    direct,
+    figures,
+    first_call,
+    flood,
+    gateway_kills,
+    growth,
+    kills,
+    memory,
+    tail,
+    throughput,
+    warm,
+)
 from bench.figures import Figure, progress
 
 _MEASURES: Final[dict[str, Callable[[bool], list[Figure]]]] = {
+    "warm": warm.measure,
+    "throughput": throughput.measure,
+    "tail": tail.measure,
     "direct": direct.measure,
     "memory": memory.measure,
     "first-call": first_call.measure,
     "growth": growth.measure,
     "kills": kills.measure,
+    "gateway-kills": gateway_kills.measure,
+    "flood": flood.measure,
     "cluster": cluster.measure,
 }
 _NEEDS_CLUSTER: Final = frozenset({"cluster"})

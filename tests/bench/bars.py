@@ -28,6 +28,17 @@ class Bar:
 # A run in which the same server differs more from itself than this says nothing about the others.
 CONTROL: Final = Bar(at_least=0.9, at_most=1.1)
 
+WARM_TO_DEF: Final = "warm call through the gateway / FastAPI def"
+WARM_TO_ASYNC: Final = "warm call through the gateway / FastAPI async def"
+GATEWAY_ADDS: Final = "gateway adds to p50"
+GATEWAY_FIRST_CALL: Final = "gateway: first call / warm p50, worst slot"
+GATEWAY_GROWTH: Final = "gateway: burst of 10 calls of 100 ms on 2 of 10 sessions, slowest"
+GATEWAY_REFILL_MEDIAN: Final = "gateway: killed session answers again, median"
+GATEWAY_REFILL_WORST: Final = "gateway: killed session answers again, worst"
+GATEWAY_FAILED_ELSEWHERE: Final = "gateway: killed session, requests failed in others"
+GATEWAY_FAILED_OWN: Final = "gateway: killed session, most requests failed by one kill"
+FLOOD: Final = "pool B's p99 while A is flooded / alone"
+FLOOD_ERRORS: Final = "pool B's errors while A is flooded"
 DIRECT_TO_DEF: Final = "direct call / FastAPI def"
 DIRECT_TO_ASYNC: Final = "direct call / FastAPI async def"
 MEMORY: Final = "further session, Process / interpreter of its own"
@@ -38,7 +49,31 @@ REFILL_WORST: Final = "killed session: slot answers again, worst"
 FAILED_ELSEWHERE: Final = "killed session: requests failed in other slots"
 FAILED_OWN: Final = "killed session: requests failed per kill"
 
+
+def throughput_to(other: str, connections: int) -> str:
+    plural = "s" if connections > 1 else ""
+    return f"throughput, {connections} connection{plural}: gateway / {other}"
+
+
+_THROUGHPUT: Final = {
+    throughput_to(other, connections): bar
+    for connections in (1, 4, 16)
+    for other, bar in (("FastAPI def", Bar(at_least=2)), ("FastAPI async def", Bar(at_least=1.2)))
+}
+
 BARS: Final = {
+    WARM_TO_DEF: Bar(at_most=0.6),
+    WARM_TO_ASYNC: Bar(at_most=0.9),
+    **_THROUGHPUT,
+    GATEWAY_ADDS: Bar(at_most=150),
+    GATEWAY_FIRST_CALL: Bar(at_most=2),
+    GATEWAY_GROWTH: Bar(at_most=150),
+    GATEWAY_REFILL_MEDIAN: Bar(at_most=20),
+    GATEWAY_REFILL_WORST: Bar(at_most=150),
+    GATEWAY_FAILED_ELSEWHERE: Bar(at_most=0),
+    GATEWAY_FAILED_OWN: Bar(at_most=1),
+    FLOOD: Bar(at_most=1.5),
+    FLOOD_ERRORS: Bar(at_most=0),
     # What a call through the gateway is held to; a direct call is a part of one, so it must be better.
     DIRECT_TO_DEF: Bar(at_most=0.6),
     DIRECT_TO_ASYNC: Bar(at_most=0.9),

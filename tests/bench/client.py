@@ -9,33 +9,47 @@ import socket
 import statistics
 import time
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Final, Self
 
 _HOST = "127.0.0.1"
 _TIMEOUT_SECONDS = 60
+PATH: Final = "/predict"  # of FastAPI and of the peer; a session takes every path
 
 
 class Caller:
     """A connection that sends one request again and again."""
 
-    def __init__(self, port: int, inputs: Mapping[str, Any]) -> None:
+    def __init__(self, port: int, inputs: Mapping[str, Any], path: str = PATH) -> None:
         self.port = port
-        self.request = request_bytes(inputs)
+        self.request = request_bytes(inputs, path)
         self.sock = connect(port)
 
     def call(self) -> bytes:
         """Send, and return the body of the answer. Raises ConnectionError when there is none."""
+        self.send()
+        data = self._answer()
+        if not data.startswith(b"HTTP/1.1 200"):
+            raise ConnectionError(f"not a 200: {data[:200]!r}")
+        return data[data.index(b"\r\n\r\n") + 4 :]
+
+    def send(self) -> None:
+        self.sock.sendall(self.request)
+
+    def refused(self) -> None:
+        """A call that is not to be answered with 200."""
+        self.send()
+        if self._answer().startswith(b"HTTP/1.1 200"):
+            raise RuntimeError("a call that had to be refused was answered")
+
+    def _answer(self) -> bytes:
         sock = self.sock
-        sock.sendall(self.request)
         data = sock.recv(65536)
         while (end := answer_end(data)) > len(data) or end < 0:
             more = sock.recv(65536)
             if not more:
                 raise ConnectionError("the connection was closed before the answer's end")
             data += more
-        if not data.startswith(b"HTTP/1.1 200"):
-            raise ConnectionError(f"not a 200: {data[:200]!r}")
-        return data[data.index(b"\r\n\r\n") + 4 :]
+        return data
 
     def timed(self) -> float:
         """Microseconds of one call."""
@@ -62,12 +76,11 @@ def connect(port: int) -> socket.socket:
     return sock
 
 
-def request_bytes(inputs: Mapping[str, Any]) -> bytes:
+def request_bytes(inputs: Mapping[str, Any], path: str = PATH, request_id: str = "") -> bytes:
     body = json.dumps(inputs).encode()
-    return b"POST /predict HTTP/1.1\r\nHost: s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (
-        len(body),
-        body,
-    )
+    more = f"X-Request-Id: {request_id}\r\n" if request_id else ""
+    head = f"POST {path} HTTP/1.1\r\nHost: s\r\nContent-Type: application/json\r\n{more}"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def answer_end(data: bytes) -> int:

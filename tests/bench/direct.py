@@ -28,12 +28,12 @@ def _compare(service: services.Service, name: str, quick: bool) -> Comparison:
         progress(f"direct: start a session and two FastAPI servers with {name}")
         pod = stack.enter_context(services.session_pod(service))
         servers = {
-            "session": (pod.base_port, int(pod.slot()["pid"])),
+            "session": services.Server(pod.base_port, int(pod.slot()["pid"])),
             "def": stack.enter_context(services.fastapi(service, "def")),
             "async def": stack.enter_context(services.fastapi(service, "async def")),
         }
-        callers = {kind: stack.enter_context(Caller(port, service.inputs)) for kind, (port, _) in servers.items()}
-        stack.enter_context(preferred(pid for _, pid in servers.values()))
+        callers = {kind: stack.enter_context(Caller(server.port, service.inputs)) for kind, server in servers.items()}
+        stack.enter_context(preferred(pid for server in servers.values() for pid in server.pids))
         for caller in callers.values():
             caller.p50(calls)  # warm, and thrown away
         progress(f"direct: {rounds} rounds of {calls} calls to each")

@@ -1,32 +1,99 @@
-"""The first call on each session after Ready, against the median of its later calls."""
+"""The first call on each session after Ready, against the median of its later calls: through the gateway and direct.
+
+The gateway gives a call to the lowest slot that is free. So the sessions are measured from the lowest to the highest:
+when one has been measured, a call of the same function that sleeps keeps it busy, and the next call is the first of the
+next session. The session of the last slot is called directly, as no gateway knows it, to warm the client.
+"""
 
 import statistics
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Final
 
 from bench import bars, services
 from bench.client import Caller
 from bench.figures import Figure, figure, progress
+from bench.gateway import Pool, gateway
 from bench.priority import preferred
+from bench.services import Service
 
-_SESSIONS = 6
+_SESSIONS: Final = 6
+_HOLD_SECONDS: Final = 120
 
 
 def measure(quick: bool) -> list[Figure]:
     pods, calls = (1, 50) if quick else (5, 200)
-    service = services.diabetes()
-    ratios: list[list[float]] = [[] for _ in range(_SESSIONS)]
+    service = _holding(services.diabetes())
+    through, direct = [], []
     for number in range(pods):
-        # One session more than is measured: its calls warm the client.
-        with services.session_pod(service, initial=_SESSIONS + 1) as pod, preferred(services.pids(pod)):
-            with Caller(pod.base_port + _SESSIONS, service.inputs) as caller:
-                caller.p50(calls)
-            for slot, found in enumerate(ratios):
-                with Caller(pod.base_port + slot, service.inputs) as caller:
-                    first = caller.timed()  # the session accepts the connection within it
-                    found.append(first / caller.p50(calls))
-        progress(f"first-call: pod {number + 1} of {pods}: {', '.join(f'{found[-1]:.2f}' for found in ratios)}")
-    # One call can meet anything on a shared machine: the median over the pods tells of the slot.
-    slots = [statistics.median(found) for found in ratios]
+        through.append(_through_gateway(service, calls))
+        progress(f"first-call: gateway, pod {number + 1} of {pods}: {_shown(through[-1])}")
+        direct.append(_direct(service, calls))
+        progress(f"first-call: direct, pod {number + 1} of {pods}: {_shown(direct[-1])}")
     return [
-        figure(bars.FIRST_CALL, max(slots), "x", slots),
-        figure("first call / warm p50, worst of all", max(max(found) for found in ratios), "x"),
+        *_figures(bars.GATEWAY_FIRST_CALL, "gateway: first call / warm p50, worst of all", through),
+        *_figures(bars.FIRST_CALL, "first call / warm p50, worst of all", direct),
     ]
+
+
+def _figures(name: str, worst: str, pods: list[list[float]]) -> list[Figure]:
+    # One call can meet anything on a shared machine: the median over the pods tells of the slot.
+    slots = [statistics.median(found) for found in zip(*pods, strict=True)]
+    return [figure(name, max(slots), "x", slots), figure(worst, max(max(found) for found in pods), "x")]
+
+
+def _through_gateway(service: Service, calls: int) -> list[float]:
+    """First call over median, by slot. The caller's connection to the gateway is open; the gateway's is not."""
+    found = []
+    with services.session_pod(service, _SESSIONS + 1) as pod, ExitStack() as stack:
+        pool = Pool(pod, _SESSIONS)
+        front = stack.enter_context(gateway(pool))
+        stack.enter_context(preferred([*front.pids, *services.pids(pod)]))
+        with Caller(pod.base_port + _SESSIONS, service.inputs) as caller:
+            caller.p50(calls)
+        caller = stack.enter_context(Caller(front.port, service.inputs, pool.path))
+        with Caller(front.port, service.inputs, "/api/nothing/v1") as unknown:
+            for _ in range(calls):
+                unknown.refused()  # the gateway is warm, no session has been called
+        for _ in range(_SESSIONS):
+            first = caller.timed()
+            found.append(first / caller.p50(calls))
+            holder = stack.enter_context(Caller(front.port, {**service.inputs, "hold": _HOLD_SECONDS}, pool.path))
+            holder.send()
+        used = {line["session"] for line in front.log_lines() if line["outcome"] == "ok"}
+        if len(used) != _SESSIONS:
+            raise RuntimeError(f"{_SESSIONS} first calls went to {sorted(used)}")
+    return found
+
+
+def _direct(service: Service, calls: int) -> list[float]:
+    found = []
+    # One session more than is measured: its calls warm the client.
+    with services.session_pod(service, _SESSIONS + 1) as pod, preferred(services.pids(pod)):
+        with Caller(pod.base_port + _SESSIONS, service.inputs) as caller:
+            caller.p50(calls)
+        for slot in range(_SESSIONS):
+            with Caller(pod.base_port + slot, service.inputs) as caller:
+                first = caller.timed()  # the session accepts the connection within it
+                found.append(first / caller.p50(calls))
+    return found
+
+
+def _holding(service: Service) -> Service:
+    """The service with one input more, which makes a call sleep."""
+    code = f"""{service.code}
+
+def predict_and_hold(age, sex, bmi, bp, hold):
+    if hold:
+        import time
+        time.sleep(hold)
+    return predict(age, sex, bmi, bp)
+"""
+    inputs = {**service.inputs, "hold": 0}
+    declared = [*service.revision["inputs"], {"name": "hold", "type": "numeric"}]
+    changed = {"entrypoint": "service:predict_and_hold", "warmup": inputs, "inputs": declared}
+    return replace(service, code=code, inputs=inputs, revision={**service.revision, **changed})
+
+
+def _shown(ratios: list[float]) -> str:
+    return ", ".join(f"{ratio:.2f}" for ratio in ratios)

@@ -1,59 +1,84 @@
-"""A burst of calls on a pod that has too few sessions: each call that finds an empty slot starts a session."""
+"""A burst of calls on a pod that has too few sessions: each call that finds an empty slot starts a session. Once to the
+slots themselves, once through the gateway, which has all of them open.
+"""
 
 import select
 import statistics
 import time
+from typing import Final
 
 from bench import bars, services
 from bench.client import answer_end, connect, request_bytes
 from bench.figures import Figure, figure, median_of, progress
+from bench.gateway import Pool, gateway
 from bench.priority import preferred
+from bench.services import Server
 from unit.session.runtime_pod import Pod
 
-_INITIAL = 2
-_MAXIMUM = 10
-_FUNCTION_SECONDS = 0.1
+_INITIAL: Final = 2
+_MAXIMUM: Final = 10
+_FUNCTION_SECONDS: Final = 0.1
 
 
 def measure(quick: bool) -> list[Figure]:
     bursts = 2 if quick else 9
-    slowest, grown = [], []
     with services.session_pod(services.sleeper(), _INITIAL, _MAXIMUM, idleTimeoutSeconds=0) as pod:
-        for number in range(bursts):
-            _until_shrunk(pod)
-            with preferred(services.pids(pod)):
-                times = _burst(pod)
-            slowest.append(max(times))
-            grown.append(statistics.median(times[_INITIAL:]))
-            progress(f"growth: burst {number + 1} of {bursts}: {min(times):.1f} to {max(times):.1f} ms")
+        pool = Pool(pod, _MAXIMUM)
+        with gateway(pool) as front:
+            pids = [*front.pids, *services.pids(pod)]
+            through = _bursts(pod, [front.server(pool)] * _MAXIMUM, pids, bursts)
+        slots = [Server(pod.base_port + slot, pids[0]) for slot in range(_MAXIMUM)]
+        direct = _bursts(pod, slots, services.pids(pod), bursts)
     return [
-        median_of(bars.GROWTH, slowest, "ms"),
-        median_of("burst of 10 calls of 100 ms: median of the 8 on new sessions", grown, "ms"),
-        figure("burst of 10 calls of 100 ms: slowest of all bursts", max(slowest), "ms"),
+        *_figures(bars.GATEWAY_GROWTH, "gateway: burst", through),
+        *_figures(bars.GROWTH, "burst", direct),
     ]
 
 
-def _burst(pod: Pod) -> list[float]:
-    """Milliseconds from the burst's begin to each answer, by slot."""
-    request = request_bytes({"seconds": _FUNCTION_SECONDS})
+def _figures(name: str, what: str, bursts: list[list[float]]) -> list[Figure]:
+    slowest = [times[-1] for times in bursts]
+    return [
+        median_of(name, slowest, "ms"),
+        median_of(f"{what}: median of the 8 on new sessions", [statistics.median(t[_INITIAL:]) for t in bursts], "ms"),
+        figure(f"{what}: slowest of all", max(slowest), "ms"),
+    ]
+
+
+def _bursts(pod: Pod, servers: list[Server], pids: list[int], count: int) -> list[list[float]]:
+    """For each burst the milliseconds to its answers, the soonest first."""
+    found = []
+    for number in range(count):
+        _until_shrunk(pod)
+        with preferred(pids):
+            found.append(sorted(_burst(servers)))
+        progress(f"growth: burst {number + 1} of {count}: {found[-1][0]:.1f} to {found[-1][-1]:.1f} ms")
+    return found
+
+
+def _burst(servers: list[Server]) -> list[float]:
+    """Milliseconds from the burst's begin to each answer. Raises RuntimeError unless each is of another session."""
+    requests = [request_bytes({"seconds": _FUNCTION_SECONDS}, server.path) for server in servers]
     poller = select.poll()
     started = time.perf_counter()
-    socks = [connect(pod.base_port + slot) for slot in range(_MAXIMUM)]
-    for sock in socks:
+    socks = [connect(server.port) for server in servers]
+    for sock, request in zip(socks, requests, strict=True):
         sock.sendall(request)
         poller.register(sock.fileno(), select.POLLIN)
-    slots = {sock.fileno(): slot for slot, sock in enumerate(socks)}
-    times = [0.0] * _MAXIMUM
-    while not all(times):
+    by_fd = {sock.fileno(): sock for sock in socks}
+    times: list[float] = []
+    sessions: set[bytes] = set()
+    while len(times) < len(socks):
         for fd, _ in poller.poll():
-            slot = slots[fd]
-            answer = socks[slot].recv(65536)
-            times[slot] = (time.perf_counter() - started) * 1000
+            answer = by_fd[fd].recv(65536)
+            times.append((time.perf_counter() - started) * 1000)
             poller.unregister(fd)
             if answer_end(answer) != len(answer) or b'"success":true' not in answer:
-                raise RuntimeError(f"slot {slot} answered {answer!r}")
+                raise RuntimeError(f"a call of the burst was answered {answer!r}")
+            sessions.add(answer[answer.index(b'"outputParameters"') :])
     for sock in socks:
         sock.close()
+    if len(sessions) < len(socks):
+        raise RuntimeError(f"{len(socks)} calls were answered by {len(sessions)} sessions")
     return times
 
 

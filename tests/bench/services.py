@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import yaml
 
-from bench.client import connect
+from bench.client import PATH, connect
 from support.tools import ROOT
 from unit.session.runtime_pod import Pod, free_ports
 
@@ -81,9 +81,28 @@ def session_pod(service: Service, initial: int = 1, maximum: int = 0, **settings
             pod.stop()
 
 
+@dataclass(frozen=True)
+class Server:
+    """Something that answers the calls of a service."""
+
+    port: int
+    pid: int
+    path: str = PATH
+
+    @property
+    def pids(self) -> list[int]:
+        """Its processes, as they are now."""
+        return process_tree(self.pid)
+
+
 def pids(pod: Pod) -> list[int]:
     """Supervisor, template and sessions."""
     assert pod.process is not None
+    return process_tree(pod.process.pid)
+
+
+def process_tree(root: int) -> list[int]:
+    """A process and all that descend from it."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -91,28 +110,30 @@ def pids(pod: Pod) -> list[int]:
         except OSError:  # it ended meanwhile
             continue
         children.setdefault(parent, []).append(int(stat.parent.name))
-    members = [pod.process.pid]
+    members = [root]
     for member in members:
         members += children.get(member, [])
     return members
 
 
 @contextlib.contextmanager
-def fastapi(service: Service, kind: str) -> Iterator[tuple[int, int]]:
-    """The service under FastAPI and uvicorn with one worker; port and pid. Kind is `def` or `async def`."""
+def fastapi(service: Service, kind: str, workers: int = 1) -> Iterator[Server]:
+    """The service under FastAPI and uvicorn. Kind is `def` or `async def`."""
     port = free_ports()
     flags = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
+    if workers > 1:  # else uvicorn needs no process beside the one that answers
+        flags += ["--workers", str(workers), "--timeout-worker-healthcheck", str(_START_SECONDS)]
     command = [sys.executable, "-m", "uvicorn", "bench.fastapi_app:app", "--port", str(port), *flags]
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / "service.py").write_text(service.code)
         process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, env=_environment(directory, BENCH_KIND=kind), cwd=directory
+            command, stdout=subprocess.DEVNULL, env=environment(directory, BENCH_KIND=kind), cwd=directory
         )
         try:
-            _until_open(port, process)
-            yield port, process.pid
+            until_open(port, process)
+            yield Server(port, process.pid)
         finally:
-            _end(process)
+            end(process)
 
 
 @contextlib.contextmanager
@@ -132,7 +153,7 @@ def own_interpreter(service: Service, calls: int) -> Iterator[int]:
         (Path(directory) / "service.py").write_text(service.code)
         process = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(script), json.dumps(service.inputs)],
-            env=_environment(directory),
+            env=environment(directory),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -143,15 +164,15 @@ def own_interpreter(service: Service, calls: int) -> Iterator[int]:
                 raise RuntimeError("the interpreter ended before it was loaded")
             yield process.pid
         finally:
-            _end(process)
+            end(process)
 
 
-def _environment(code: str, **more: str) -> Mapping[str, str]:
-    path = os.pathsep.join([code, str(ROOT / "tests")])
+def environment(*folders: str, **more: str) -> Mapping[str, str]:
+    path = os.pathsep.join([*folders, str(ROOT / "tests")])
     return {**os.environ, **_ONE_THREAD, "PYTHONPATH": path, **more}
 
 
-def _until_open(port: int, process: subprocess.Popen[bytes]) -> None:
+def until_open(port: int, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while True:
         with contextlib.suppress(OSError), connect(port):
@@ -161,7 +182,7 @@ def _until_open(port: int, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.05)
 
 
-def _end(process: subprocess.Popen[Any]) -> None:
+def end(process: subprocess.Popen[Any]) -> None:
     process.terminate()
     process.wait(30)
     for stream in (process.stdin, process.stdout):

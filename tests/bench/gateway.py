@@ -1,0 +1,117 @@
+"""The gateway in front of session pods, as processes of this machine: HAProxy as `sessionpools run` starts it, and a
+reader of its log lines as the agent has one. Request ids and the log line are on (HAProxy writes it to a file here, to
+the container's log in a pod, and to the reader); callers are not authenticated, as the gateway can't do that yet.
+"""
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from bench.services import Server, end, environment, until_open
+from support.tools import ROOT
+from unit.session.runtime_pod import POOL_UID, Pod, free_ports
+
+_NAMESPACE: Final = "bench"
+_LOG: Final = "access.log"
+_REQUEST_SECONDS: Final = 300
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A session pod and how the gateway offers it: its first slots, as a service of that name."""
+
+    pod: Pod
+    slots: int
+    name: str = "pool"
+    queue_seconds: int = (
+        10  # differs between pools of one gateway: their pods have one uid, which they'd share a queue by
+    )
+    queue_length: int = 100
+
+    @property
+    def path(self) -> str:
+        return f"/api/{self.name}/v1"
+
+
+@dataclass(frozen=True)
+class Gateway:
+    port: int
+    pid: int  # of HAProxy
+    reader_pid: int
+    directory: Path
+
+    def server(self, pool: Pool) -> Server:
+        """The gateway as what answers a pool's calls; its processes are not the sessions'."""
+        return Server(self.port, self.pid, pool.path)
+
+    @property
+    def pids(self) -> list[int]:
+        return [self.pid, self.reader_pid]
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """What it wrote of each request, in order."""
+        lines = (self.directory / _LOG).read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith('{"time"')]
+
+
+@contextlib.contextmanager
+def gateway(*pools: Pool) -> Iterator[Gateway]:
+    with tempfile.TemporaryDirectory(prefix="bench-") as name, contextlib.ExitStack() as stack:
+        directory = Path(name)
+        (directory / _LOG).touch()
+        reader = subprocess.Popen([sys.executable, "-m", "bench.log_reader", name], env=environment(*_PATH))
+        stack.callback(end, reader)
+        port = free_ports()
+        described = {
+            "directory": name,
+            "port": port,
+            "host": "127.0.0.1",
+            "apiNamespace": _NAMESPACE,
+            "routes": [_route(pool) for pool in pools],
+        }
+        with (directory / _LOG).open("ab") as log:
+            haproxy = subprocess.Popen(
+                [sys.executable, "-m", "sessionpools.gateway.local"],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                env=environment(*_PATH),
+            )
+        stack.callback(end, haproxy)
+        assert haproxy.stdin is not None
+        with haproxy.stdin as stdin:
+            stdin.write(json.dumps(described).encode())
+        until_open(port, haproxy)
+        yield Gateway(port, haproxy.pid, reader.pid, directory)
+
+
+def slot_of(line: dict[str, Any]) -> int:
+    """The slot that a log line's request was sent to; -1 for none."""
+    match = re.fullmatch(r"\w+:(\d+)", line["session"])
+    return int(match[1]) if match else -1
+
+
+def _route(pool: Pool) -> dict[str, Any]:
+    return {
+        "namespace": _NAMESPACE,
+        "service": pool.name,
+        "version": "v1",
+        "pool": pool.name,
+        "poolUid": POOL_UID,
+        "queueLength": pool.queue_length,
+        "queueSeconds": pool.queue_seconds,
+        "requestSeconds": _REQUEST_SECONDS,
+        "slots": [
+            {"server": f"local:{pool.name}:{slot}", "address": "127.0.0.1", "port": pool.pod.base_port + slot}
+            for slot in range(pool.slots)
+        ],
+    }
+
+
+_PATH: Final = (str(ROOT / "operator"),)
