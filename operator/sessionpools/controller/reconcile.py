@@ -196,8 +196,9 @@ class PoolReconciler:
             idle = retirable(pool, revision, demand, places, pods, before)
             sessions = {node: wish.sessions for node, wish in by_demand.items()}
             again = await inquiry.ask(self._pod_client, pool, revision, pods, now, interval, sessions, idle)
-            demand = self._demand(pool.metadata.uid)  # as it is now, after the wait for the pods
-            by_demand = wishes(pool, revision, demand, places, pods, before, inquiry.idle, self._clock())
+            now_asked = self._demand(pool.metadata.uid)  # pods may have taken a second to answer
+            if now_asked != demand or inquiry.idle:
+                by_demand = wishes(pool, revision, now_asked, places, pods, before, inquiry.idle, self._clock())
             memory.sessions = {node: wish.sessions for node, wish in by_demand.items()}
         else:
             again = await inquiry.ask(self._pod_client, pool, revision, pods, now, interval)

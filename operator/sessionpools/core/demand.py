@@ -17,6 +17,7 @@ While the demand is not known (no gateway answers) nothing grows and nothing ret
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heapreplace
 
 from sessionpools.api.v1alpha1 import Isolation, SessionPool
 from sessionpools.core.model import PodView
@@ -100,18 +101,26 @@ def wishes(
     if demand is None:
         return {name: Wish(node.sessions) for name, node in nodes.items()}
     missing = demand.calls - sum(node.capacity for node in nodes.values())
-    while missing > 0 and (open_ := [(node.sessions, name) for name, node in nodes.items() if node.may_grow()]):
-        nodes[min(open_)[1]].grow()
+    open_ = [(node.sessions, name) for name, node in nodes.items() if node.may_grow()] if missing > 0 else []
+    heapify(open_)
+    while missing > 0 and open_:
+        fewest = nodes[open_[0][1]]
+        fewest.grow()
         missing -= 1
+        if fewest.may_grow():
+            heapreplace(open_, (fewest.sessions, open_[0][1]))
+        else:
+            heappop(open_)
     going = _stale(pool, nodes, now) if missing <= 0 else []
     rested = [pod for pod in _above_initial(pool, nodes) if idle.get(pod.uid, -1.0) >= pool.spec.idle_timeout_seconds]
     going += rested[: max(-missing, 0)]
-    gone = Counter(pod.owner.node for pod in going)
+    gone: dict[str, list[PodView]] = {}
+    for pod in going:
+        gone.setdefault(pod.owner.node, []).append(pod)
     return {
-        name: Wish(
-            min(node.sessions, len(node.here) - gone[name]) if gone[name] else node.sessions,
-            tuple(pod for pod in going if pod.owner.node == name),
-        )
+        name: Wish(min(node.sessions, len(node.here) - len(gone[name])), tuple(gone[name]))
+        if name in gone
+        else Wish(node.sessions)
         for name, node in nodes.items()
     }
 
@@ -125,8 +134,10 @@ def retirable(
     before: Mapping[str, int],
 ) -> list[PodView]:
     """The ready pods that would go if they were idle for long enough, those that go first in front."""
+    if demand is None or not _has_grown(pool, pods):
+        return []
     nodes = _nodes(pool, revision, places, pods, before)
-    if demand is None or demand.calls >= sum(node.capacity for node in nodes.values()):
+    if demand.calls >= sum(node.capacity for node in nodes.values()):
         return []
     return _above_initial(pool, nodes)
 
@@ -139,10 +150,14 @@ def look_again(pool: SessionPool, demand: Demand, pods: Sequence[PodView]) -> fl
     alive = [pod for pod in pods if pod.alive]
     if demand.calls > sum(pod.failure is None for pod in alive):
         return SETTLE_SECONDS if any(pod.ready for pod in alive) else 0.0
-    grown = max(Counter(pod.owner.node for pod in alive).values(), default=0) > pool.spec.initial_pool_size
-    if grown and demand.calls < len(alive):
+    if demand.calls < len(alive) and _has_grown(pool, alive):
         return float(pool.spec.idle_timeout_seconds)
     return None
+
+
+def _has_grown(pool: SessionPool, pods: Sequence[PodView]) -> bool:
+    """Whether there is a node with more pods than initialPoolSize."""
+    return max(Counter(pod.owner.node for pod in pods).values(), default=0) > pool.spec.initial_pool_size
 
 
 def _nodes(
