@@ -225,8 +225,9 @@ async def test_a_pod_that_cannot_be_reached_is_cut_off_and_comes_back(world: Wor
         assert time.monotonic() - began < 3.0
         before = counts["200"]
         await world.until(lambda: counts["200"] > before + 50, "calls go on")
-    assert set(counts) - {"200"} <= {key for key in counts if key.startswith("502 ")}, counts
-    assert sum(count for key, count in counts.items() if key != "200") <= 1, "only what ran in it fails"
+    # what ran in it, and what its kernel had taken for it between its end and the end of its socket
+    assert sum(count for key, count in counts.items() if key != "200") <= 2, counts
+    assert not any(key.startswith("503") for key in counts), counts
     lost.start()
     await world.until_open("score-a:0", "score-b:0")
     await world.until(lambda: world.answered_by("score", "score-a"), "it answers calls again")
