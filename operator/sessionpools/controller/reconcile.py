@@ -16,7 +16,7 @@ from sessionpools.controller.report import Reporter
 from sessionpools.controller.store import Key, Store, service_key
 from sessionpools.core import naming
 from sessionpools.core.demand import Demand, Wish, elastic, retirable, wishes
-from sessionpools.core.keys import service_of
+from sessionpools.core.keys import key_of, service_of
 from sessionpools.core.model import Failure
 from sessionpools.core.placement import Place, place
 from sessionpools.core.plan import Plan, plan
@@ -158,11 +158,11 @@ class PoolReconciler:
 
     async def _target(self, pool: SessionPool, memory: _Memory) -> Target | Blocked:
         namespace = pool.metadata.namespace
-        services = self._store.services_in(namespace)
+        services = self._store.services_of(key_of(pool))
         name = needs_config_map(service_of(pool, services))
         memory.code = await self._read_code(name, namespace, memory.code) if name else None
         code = memory.code.content if memory.code else None
-        return target(pool, self._store.pools_in(namespace), services, code, self._config.session_image)
+        return target(pool, self._store.pools_of(key_of(pool)), services, code, self._config.session_image)
 
     async def _read_code(self, name: str, namespace: str, before: _Code | None) -> _Code:
         now = self._monotonic()

@@ -8,7 +8,7 @@ from typing import Any
 from sessionpools.api.v1alpha1 import SessionPool, WebService
 from sessionpools.controller.report import Reporter
 from sessionpools.controller.store import Key, Store
-from sessionpools.core.keys import elder_of, pool_of
+from sessionpools.core.keys import elder_of, key_of, pool_of
 from sessionpools.core.model import PodView
 from sessionpools.core.services import service_status, signature_needed
 from sessionpools.kube import protocol
@@ -39,8 +39,8 @@ class ServiceReconciler:
         service = self._store.service(key)
         if service is None or service.metadata.deletion_timestamp:
             return None
-        duplicate = elder_of(service, self._store.services_in(key.namespace))
-        pool = pool_of(service, self._store.pools_in(key.namespace))
+        duplicate = elder_of(service, self._store.services_of(key_of(service)))
+        pool = pool_of(service, self._store.pools_of(key_of(service)))
         wanted = duplicate is None and signature_needed(service, pool)
         signature = await self._signature(pool) if pool and wanted else None
         now = datetime.fromtimestamp(int(self._clock()), UTC)

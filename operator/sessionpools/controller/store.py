@@ -9,13 +9,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 
 from sessionpools.api import names
 from sessionpools.api.v1alpha1 import SessionPool, WebService
-from sessionpools.core.keys import key_of
+from sessionpools.core.keys import Served, key_of
 from sessionpools.core.model import NodeView, PodView
 from sessionpools.core.observe import node_view, pod_view
 from sessionpools.kube import protocol
@@ -45,10 +45,31 @@ class Key:
     name: str
 
 
+class _ByKey(Generic[M]):
+    """The index by which pools and web services find each other."""
+
+    def __init__(self) -> None:
+        self._things: defaultdict[Served, dict[str, M]] = defaultdict(dict)
+
+    def of(self, served: Served) -> list[M]:
+        return list(self._things.get(served, {}).values())
+
+    def change(self, old: M | None, new: M | None) -> None:
+        if old is not None:
+            same = self._things[key_of(old)]
+            same.pop(old.metadata.name, None)
+            if not same:
+                del self._things[key_of(old)]
+        if new is not None:
+            self._things[key_of(new)][new.metadata.name] = new
+
+
 class Store:
     def __init__(self, api: KubeApi, namespaces: Sequence[str], enqueue: Callable[[Key], None]) -> None:
         scope = list(namespaces) or None
         self._enqueue = enqueue
+        self._pools_by_key: _ByKey[SessionPool] = _ByKey()
+        self._services_by_key: _ByKey[WebService] = _ByKey()
         self._pods: defaultdict[str, dict[str, PodView]] = defaultdict(dict)
         self._deleting: set[str] = set()
         self._created: dict[tuple[str, str], float] = {}
@@ -86,11 +107,13 @@ class Store:
     def service(self, key: Key) -> WebService | None:
         return self.services.get(key.namespace, key.name)
 
-    def pools_in(self, namespace: str) -> list[SessionPool]:
-        return [pool for pool in self.pools.values() if pool.metadata.namespace == namespace]
+    def pools_of(self, served: Served) -> list[SessionPool]:
+        """The pools of a web service; one of them counts."""
+        return self._pools_by_key.of(served)
 
-    def services_in(self, namespace: str) -> list[WebService]:
-        return [service for service in self.services.values() if service.metadata.namespace == namespace]
+    def services_of(self, served: Served) -> list[WebService]:
+        """The web services of that key; one of them counts."""
+        return self._services_by_key.of(served)
 
     def pods_of(self, pool: SessionPool) -> list[PodView]:
         """The pool's session pods, with those whose deletion was accepted marked even before the watch says so."""
@@ -121,31 +144,29 @@ class Store:
     # --- changes ----------------------------------------------------------------------------------------------------
 
     def _pool_changed(self, old: SessionPool | None, new: SessionPool | None) -> None:
+        self._pools_by_key.change(old, new)
         pool = new or old
         if pool is None:
             return
         self._enqueue(pool_key(pool))
-        for service in self.services_in(pool.metadata.namespace):
-            if key_of(service) == key_of(pool):
-                self._enqueue(service_key(service))
+        for service in self.services_of(key_of(pool)):
+            self._enqueue(service_key(service))
         if old is None or new is None or old.metadata.deletion_timestamp != new.metadata.deletion_timestamp:
-            for other in self.pools_in(pool.metadata.namespace):  # one of two pools of a service may have its turn now
-                if key_of(other) == key_of(pool):
-                    self._enqueue(pool_key(other))
+            for other in self.pools_of(key_of(pool)):  # one of two pools of a service may have its turn now
+                self._enqueue(pool_key(other))
 
     def _service_changed(self, old: WebService | None, new: WebService | None) -> None:
+        self._services_by_key.change(old, new)
         service = new or old
         if service is None:
             return
         self._enqueue(service_key(service))
         if old and new and old.metadata.generation == new.metadata.generation and _same_life(old, new):
             return  # its status changed: no pool depends on that
-        for pool in self.pools_in(service.metadata.namespace):
-            if key_of(pool) == key_of(service):
-                self._enqueue(pool_key(pool))
-        for other in self.services_in(service.metadata.namespace):
-            if key_of(other) == key_of(service):
-                self._enqueue(service_key(other))
+        for pool in self.pools_of(key_of(service)):
+            self._enqueue(pool_key(pool))
+        for other in self.services_of(key_of(service)):
+            self._enqueue(service_key(other))
 
     def _pod_changed(self, old: PodView | None, new: PodView | None) -> None:
         if old == new:

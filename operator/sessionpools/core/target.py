@@ -52,7 +52,7 @@ def target(
     config_map_code: CodeFiles | CodeProblem | None,
     default_image: str,
 ) -> Target | Blocked:
-    """`pools` and `services` are all that there are; `config_map_code` is what needs_config_map named, once read."""
+    """`pools` and `services`: at least all that have the pool's key; `config_map_code`: what needs_config_map named."""
     spec = pool.spec
     if not spec.service_name:
         return Blocked(

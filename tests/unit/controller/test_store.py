@@ -1,0 +1,75 @@
+"""The store's index: pools and web services find each other by name and version, whatever came and went before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sessionpools.api.v1alpha1 import SessionPool, WebService
+from sessionpools.controller.store import Key, Kind, Store
+
+
+@pytest.fixture
+def enqueued() -> list[Key]:
+    return []
+
+
+@pytest.fixture
+def store(enqueued: list[Key]) -> Store:
+    unused: Any = None
+    return Store(unused, [], enqueued.append)
+
+
+def pool(name: str, served: str = "Score", namespace: str = "a", uid: str = "") -> SessionPool:
+    spec = {"serviceName": served, "serviceVersion": "v1", "initialPoolSize": 1, "maxPoolSize": 1}
+    metadata = {"name": name, "namespace": namespace, "uid": uid or name}
+    return SessionPool.model_validate({"metadata": metadata, "spec": spec})
+
+
+def service(name: str, served: str = "Score", namespace: str = "a") -> WebService:
+    spec = {"name": served, "version": "v1", "code": {"inline": {"s.py": "x"}}, "entrypoint": "s:f"}
+    metadata = {"name": name, "namespace": namespace, "uid": name}
+    return WebService.model_validate({"metadata": metadata, "spec": spec})
+
+
+def told(of: Store, kind: Kind) -> Callable[[Any, Any], None]:
+    """How the reflector tells of a change."""
+    return (of.pools if kind is Kind.POOL else of.services)._on_change
+
+
+def test_pools_of_one_service_are_found_by_namespace_name_and_version(store: Store) -> None:
+    change = told(store, Kind.POOL)
+    for each in (pool("one"), pool("two"), pool("lower", "score"), pool("one", namespace="b")):
+        change(None, each)
+    assert [each.metadata.name for each in store.pools_of(("a", "Score", "v1"))] == ["one", "two"]
+    assert [each.metadata.name for each in store.pools_of(("a", "score", "v1"))] == ["lower"]
+    assert store.pools_of(("a", "Score", "v2")) == []
+
+
+def test_the_newest_state_of_an_object_is_found_and_none_of_one_that_is_gone(store: Store) -> None:
+    change = told(store, Kind.POOL)
+    first, second = pool("one", uid="1"), pool("one", uid="2")
+    change(None, first)
+    change(first, second)
+    assert store.pools_of(("a", "Score", "v1")) == [second]
+    moved = pool("one", "Other", uid="2")
+    change(second, moved)
+    assert store.pools_of(("a", "Score", "v1")) == []
+    assert store.pools_of(("a", "Other", "v1")) == [moved]
+    change(moved, None)
+    assert store.pools_of(("a", "Other", "v1")) == []
+
+
+def test_a_change_concerns_the_other_objects_of_its_key_only(store: Store, enqueued: list[Key]) -> None:
+    told(store, Kind.SERVICE)(None, service("score"))
+    told(store, Kind.SERVICE)(None, service("other", "Other"))
+    told(store, Kind.POOL)(None, pool("mine"))
+    told(store, Kind.POOL)(None, pool("other", "Other"))
+    enqueued.clear()
+    told(store, Kind.SERVICE)(service("score"), None)
+    assert set(enqueued) == {Key(Kind.SERVICE, "a", "score"), Key(Kind.POOL, "a", "mine")}
+    enqueued.clear()
+    told(store, Kind.POOL)(pool("other", "Other"), None)
+    assert set(enqueued) == {Key(Kind.POOL, "a", "other"), Key(Kind.SERVICE, "a", "other")}
