@@ -1,4 +1,4 @@
-"""`python -m sessionpools.gateway.local`: HAProxy for slots that are known beforehand, without a cluster and without an agent.
+"""`python -m sessionpools.gateway.local`: HAProxy for slots that are known beforehand, without a cluster or an agent.
 
 Reads one JSON object from standard input, as `sessionpools run` writes it, and becomes HAProxy. Its slots never change:
 supervisors keep them open, whatever becomes of the sessions behind them.

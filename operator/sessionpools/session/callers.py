@@ -20,6 +20,7 @@ from typing import Final
 from sessionpools.session import state
 from sessionpools.session.channel import MAX_CONNECTIONS
 from sessionpools.session.connection import (
+    BEGINNING,
     GRACE_SECONDS,
     MIB,
     Connection,
@@ -201,6 +202,16 @@ class Callers:
         self.timed[connection.fd] = connection
 
     # --- answering --------------------------------------------------------------------------------------------------
+
+    def begin(self, connection: Connection) -> bool:
+        """Send the first bytes of the answer to a call that is about to run; whether they were sent.
+
+        HAProxy closes a caller's kept connection without a word when a session brings no byte of an answer and dies
+        (http_wait_for_response in its http_ana.c, TX_NOT_FIRST); with these it answers 502."""
+        try:
+            return connection.sock.send(BEGINNING) == len(BEGINNING)
+        except OSError:  # its buffer is full, or it has gone: what follows finds that out
+            return False
 
     def send(self, connection: Connection, top: bytes, body: bytes) -> bool:
         """Whether all of it was sent; if not, the connection is closed."""

@@ -29,6 +29,7 @@ _REASONS: Final = {
     500: b"Internal Server Error",
     503: b"Service Unavailable",
 }
+BEGINNING: Final = b"HTTP/1.1 "  # of every answer, whatever it will be
 _HEADS: Final = {
     status: b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: " % (status, reason)
     for status, reason in _REASONS.items()

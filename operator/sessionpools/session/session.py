@@ -5,6 +5,9 @@ slow (a caller that sends byte by byte) waits in the poller and holds nobody up.
 carries O_ASYNC: the caller's going ends this process by SIGIO's default action, in C code and busy loops too. For this
 reason a caller must not pipeline: bytes that arrive before the answer count as going away.
 
+The first bytes of an answer are sent before the call is run: a gateway that has got none of them knows that the call
+was not begun, and may give it to another session; one that has got some knows that it must not (callers.begin).
+
 A session closes no connection that it has not told so (`Connection: close`), unless it is killed or its caller is
 slower than its deadline. Never talks to anything but its callers and the supervisor. Called by template.py.
 """
@@ -23,7 +26,7 @@ from typing import Any, Final
 from sessionpools.session import linux, state
 from sessionpools.session.callers import Callers
 from sessionpools.session.channel import Channel, ChannelClosedError
-from sessionpools.session.connection import LARGE_BYTES, Connection, Refused, Request, failure, head
+from sessionpools.session.connection import BEGINNING, LARGE_BYTES, Connection, Refused, Request, failure, head
 from sessionpools.session.process import WorkDirectory
 
 _DRAIN_LINGER_SECONDS: Final = 1.0  # so long may an idle caller still send a request and be told "Connection: close"
@@ -121,6 +124,7 @@ class Session:
 
     def _serve(self, connection: Connection, request: Request) -> None:
         row, fd = self._row, connection.fd
+        begun = self._callers.begin(connection)
         fcntl.fcntl(fd, fcntl.F_SETOWN, self._pid)  # from here on its caller's going ends this process
         # A caller that went just before sent no signal; one that pipelines would be taken for gone.
         if connection.events.poll(0):
@@ -140,6 +144,8 @@ class Session:
         payload = answer.body
         sent = len(payload)
         top = head(answer.status, sent, request, close, (ended - started) / 1e6)
+        if begun:
+            top = top.removeprefix(BEGINNING)
         if self._callers.send(connection, top, payload) and close:
             self._callers.close(connection)
         if answer.console:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +17,7 @@ import pytest
 
 from sessionpools.gateway.model import Route
 from support.gateway import SERVICE, Gateway, route, slots_of
-from unit.session.runtime_pod import Pod, eventually
+from unit.session.runtime_pod import Pod, eventually, post
 
 
 class Start(Protocol):
@@ -78,16 +80,29 @@ def test_a_session_that_dies_is_a_502_and_the_call_is_not_repeated(pod: Pod, sta
     assert gateway.call("/api/S/v1").status == 200
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=http.client.RemoteDisconnected,
-    reason="HAProxy closes without an answer or a log line when a connection that it has used before brings no byte of "
-    "an answer; a session has to send the first bytes of its answer when it begins a call",
-)
 def test_a_session_that_dies_on_a_connection_in_use_is_a_502_too(pod: Pod, start: Start) -> None:
-    gateway = start(route("S", slots_of(pod)))
+    gateway = start(route("S", slots_of(pod, 2)))
+    old = pod.slot()["pid"]
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=10)) as connection:
+        assert post(connection, {}).status == 200
+        reply = post(connection, {"die": True}, {"X-Request-Id": "kept"})
+    assert reply.status == 502
+    assert gateway.line("kept")["outcome"] == "died"
+    pod.wait_new_session(0, old)
+    assert [event["slot"] for event in pod.events("session-ended")] == [0]  # the other one did not run it
+
+
+def test_a_call_that_a_dying_session_has_not_begun_is_answered_by_another(pod: Pod, start: Start) -> None:
+    """The connection is accepted, and its bytes are in the kernel, when the session stops; it never runs the call."""
+    gateway = start(route("S", slots_of(pod, 2)))
     assert gateway.call("/api/S/v1").status == 200
-    assert gateway.call("/api/S/v1", {"die": True}).status == 502
+    pid = pod.slot()["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    with ThreadPoolExecutor() as pool:
+        called = pool.submit(gateway.call, "/api/S/v1", {})
+        time.sleep(0.3)
+        os.kill(pid, signal.SIGKILL)
+        assert called.result().status == 200
 
 
 def test_when_a_caller_goes_its_session_is_replaced(pod: Pod, start: Start) -> None:
