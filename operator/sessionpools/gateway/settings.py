@@ -25,6 +25,12 @@ ENVIRONMENT: Final = (
     ("SESSIONPOOLS_LOG_LEVEL", "info", "debug, info, warning or error: of the agent"),
     ("POD_NAME", "", "name of this pod: the identity in the election of the active gateway"),
     ("POD_NAMESPACE", "", "namespace of this pod and of the election's Lease"),
+    ("SESSIONPOOLS_LEASE", "session-pools-gateway", "the election's Lease"),
+    (
+        "SESSIONPOOLS_GATEWAY_LABELS",
+        "app.kubernetes.io/name=session-pools,app.kubernetes.io/component=gateway",
+        "of the gateway pods among which it elects",
+    ),
 )
 _DEFAULTS: Final = {name: default for name, default, _ in ENVIRONMENT}
 
@@ -41,6 +47,8 @@ class GatewaySettings:
     log_level: str = "INFO"
     pod_name: str = ""
     pod_namespace: str = ""
+    lease: str = _DEFAULTS["SESSIONPOOLS_LEASE"]
+    labels: str = _DEFAULTS["SESSIONPOOLS_GATEWAY_LABELS"]
 
 
 def from_environment(env: Mapping[str, str]) -> GatewaySettings:
@@ -86,4 +94,6 @@ def from_environment(env: Mapping[str, str]) -> GatewaySettings:
         log_level=one_of("SESSIONPOOLS_LOG_LEVEL", "debug", "info", "warning", "error").upper(),
         pod_name=get("POD_NAME"),
         pod_namespace=get("POD_NAMESPACE"),
+        lease=get("SESSIONPOOLS_LEASE"),
+        labels=get("SESSIONPOOLS_GATEWAY_LABELS"),
     )

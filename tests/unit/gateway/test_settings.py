@@ -31,6 +31,8 @@ def test_every_variable_is_read() -> None:
             "SESSIONPOOLS_LOG_LEVEL": "Debug",
             "POD_NAME": "gateway-0",
             "POD_NAMESPACE": "system",
+            "SESSIONPOOLS_LEASE": "other-gateway",
+            "SESSIONPOOLS_GATEWAY_LABELS": "app=other",
         }
     )
     haproxy = settings.haproxy
@@ -38,6 +40,7 @@ def test_every_variable_is_read() -> None:
     assert (haproxy.max_connections, haproxy.tls_certificate, haproxy.access_log) == (7, "/tls/both.pem", False)
     assert (settings.http_port, settings.namespaces, settings.log_level) == (81, ("a", "b"), "DEBUG")
     assert (settings.pod_name, settings.pod_namespace) == ("gateway-0", "system")
+    assert (settings.lease, settings.labels) == ("other-gateway", "app=other")
 
 
 @pytest.mark.parametrize(
