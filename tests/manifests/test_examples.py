@@ -174,7 +174,9 @@ def test_the_readmes_name_objects_that_are_there() -> None:
         readme = (folder / "README.md").read_text()
         names = {o["metadata"]["name"] for o in objects}
         namespace = the(objects, "Namespace")["metadata"]["name"]
-        assert set(re.findall(r"--namespace (\S+)", readme)) == {namespace}, folder.name
+        assert set(re.findall(r"--namespace (\S+)", readme)) == {namespace, "session-pools"}, folder.name
+        spec = the(objects, "WebService")["spec"]
+        assert f":12800/namespaces/{namespace}/api/{spec['name']}/{spec['version']} " in readme, folder.name
         mentioned = re.findall(r"(?:sessionpool[/ ]|webservice[/ ]|sessionpools\.dev/pool=)([a-z0-9-]+)", readme)
         assert set(mentioned) <= names, folder.name
         assert f"kubectl apply --kustomize manifests/examples/{folder.name}\n" in readme
