@@ -33,7 +33,8 @@ test-unit: venv ## the tests that need no cluster and no tools: unit and simulat
 	@$(bin)/pytest tests/unit tests/sim $(PYTEST_ARGS)
 
 .PHONY: bench
-bench: venv ## the measurements in tests/bench
+bench: venv ## the measurements in tests/bench, beside FastAPI and BentoML (installs Debian's wrk if it can, and build/peer-venv)
+	@. scripts/lib.sh; have wrk || (apt_need wrk=wrk) || step "no wrk: the client is made of Python processes"
 	@$(tools) && PYTHONPATH=operator:tests $(bin)/python -m bench
 
 .PHONY: lint
@@ -80,6 +81,7 @@ lock: ## the locks in requirements/ again, from pyproject.toml and requirements/
 	$(pip_compile) $(UPGRADE) $(for_images) pyproject.toml -o requirements/controller.txt
 	$(pip_compile) $(UPGRADE) $(for_images) requirements/session-image.in -o requirements/session-image.txt
 	$(pip_compile) $(UPGRADE) $(for_images) requirements/build.in -o requirements/build.txt
+	$(pip_compile) $(UPGRADE) --universal requirements/peer.in -o requirements/peer.txt
 
 .PHONY: clean
 clean: ## remove .venv, wheels and caches of this folder; images, clusters and ~/.cache/session-pools stay
