@@ -18,9 +18,9 @@ def controller(kube_context: str) -> None:
         pytest.fail(f"Session Pools is not installed: {done.stderr.strip()}\n`make deploy` installs it.", pytrace=False)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def no_controller_restart(controller: None) -> Iterator[None]:
-    """Whatever the tests do, the controller does not crash."""
+@pytest.fixture(scope="module", autouse=True)
+def no_controller_restart(controller: None, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever the tests do, the controller does not crash; but for those that kill it themselves."""
 
     def restarts() -> int:
         selector = "app.kubernetes.io/component=controller"
@@ -33,7 +33,7 @@ def no_controller_restart(controller: None) -> Iterator[None]:
 
     before = restarts()
     yield
-    assert restarts() == before
+    assert request.module.__name__.endswith("_faults") or restarts() == before
 
 
 @pytest.fixture(scope="session")
