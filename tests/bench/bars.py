@@ -37,6 +37,7 @@ GATEWAY_REFILL_MEDIAN: Final = "gateway: killed session answers again, median"
 GATEWAY_REFILL_WORST: Final = "gateway: killed session answers again, worst"
 GATEWAY_FAILED_ELSEWHERE: Final = "gateway: killed session, requests failed in others"
 GATEWAY_FAILED_OWN: Final = "gateway: killed session, most requests failed by one kill"
+GATEWAY_UNANSWERED: Final = "gateway: killed session, requests that got no answer, not even 502"
 FLOOD: Final = "pool B's p99 while A is flooded / alone"
 FLOOD_ERRORS: Final = "pool B's errors while A is flooded"
 DIRECT_TO_DEF: Final = "direct call / FastAPI def"
@@ -72,6 +73,7 @@ BARS: Final = {
     GATEWAY_REFILL_WORST: Bar(at_most=150),
     GATEWAY_FAILED_ELSEWHERE: Bar(at_most=0),
     GATEWAY_FAILED_OWN: Bar(at_most=1),
+    GATEWAY_UNANSWERED: Bar(at_most=0),
     FLOOD: Bar(at_most=1.5),
     FLOOD_ERRORS: Bar(at_most=0),
     # What a call through the gateway is held to; a direct call is a part of one, so it must be better.

@@ -30,7 +30,9 @@ def measure(quick: bool) -> list[Figure]:
             pids = [*front.pids, *services.pids(one), *services.pids(two)]
             with preferred(pids):
                 waiting = _Flooded(front.server(a), front.server(b), rounds, seconds)
-                refused = _Flooded(front.server(full), front.server(b), rounds if quick else 3, seconds)
+            # Callers that are refused at once take what the processors have: as all others, then, and no preference,
+            # which would let none but the first comers run.
+            refused = _Flooded(front.server(full), front.server(b), rounds if quick else 3, seconds)
     return [
         median_of("flood: B's p99 alone, against itself", waiting.control, "x"),
         median_of(bars.FLOOD, waiting.ratios, "x", waiting.valid),
@@ -65,7 +67,8 @@ class _Flooded:
                 self.flooded.append(run(2))
             self.loads += loads
             self.again.append(run(3))
-            progress(f"flood: round {number + 1} of {rounds}: B's p99 {_p99(self.flooded[-1]):.1f} ms")
+            statuses = sorted({call.status for call in self.flooded[-1].calls})
+            progress(f"flood: round {number + 1} of {rounds}: B's p99 {_p99(self.flooded[-1]):.1f} ms, {statuses}")
 
     @property
     def control(self) -> list[float]:
