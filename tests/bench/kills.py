@@ -38,6 +38,7 @@ class SlotCaller:
         self.failed = 0
         self.calls = 0
         self._next_call = 0.0  # 0: a call is under way
+        self._begun = b""  # what there is of an answer
         self._connect(_LOAD)
 
     @property
@@ -101,7 +102,7 @@ class SlotCaller:
     def _connect(self, request: bytes) -> None:
         self._sock: socket.socket = connect(self._port)
         self._sock.sendall(request)
-        self._begun = b""  # what there is of an answer
+        self._begun = b""
         self._poller.register(self.fd, select.POLLIN)
         self._next_call = 0.0
 
