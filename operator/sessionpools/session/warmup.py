@@ -109,7 +109,7 @@ def problem(answer: bytes) -> str | None:
     """What is wrong with an answer; "" for nothing, None when there is none."""
     head, _, body = answer.partition(b"\r\n\r\n")
     status = head.split(b" ", 2)[1:2]
-    if not status:
+    if not status or not status[0]:  # the beginning, which is sent before the call, is no answer
         return None
     try:
         content = json.loads(body)

@@ -292,3 +292,15 @@ def read_answer(sock: socket) -> Reply:
     response = http.client.HTTPResponse(sock)
     response.begin()
     return Reply(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+
+
+def read_until_closed(sock: socket) -> bytes:
+    data = b""
+    while piece := sock.recv(65536):
+        data += piece
+    return data
+
+
+def ends_unanswered(sock: socket) -> bool:
+    """Whether the session closes the connection with a call begun and no answer to it, when it does."""
+    return read_until_closed(sock) == b"HTTP/1.1 "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from unit.session.conftest import StartPod
-from unit.session.runtime_pod import eventually, post
+from unit.session.runtime_pod import ends_unanswered, eventually, post
 
 
 def test_random_streams_of_sessions_differ(start_pod: StartPod) -> None:
@@ -89,7 +89,7 @@ def test_a_dead_sessions_files_are_gone_when_its_slot_is_filled_again(start_pod:
     old = pod.slot()["pid"]
     with pod.dial() as sock:
         pod.begin(sock, {"end": True})
-        assert sock.recv(1) == b""
+        assert ends_unanswered(sock)
     pod.wait_new_session(0, old)
     assert pod.call({"end": False}).answer == 0
 

@@ -357,6 +357,7 @@ def test_stacks_show_the_users_frames() -> None:
         (b'HTTP/1.1 400 Bad Request\r\n\r\n{"success": false, "errorMessage": "input x"}', "input x"),
         (b"HTTP/1.1 500 Oh\r\n\r\nnot json", "HTTP status 500"),
         (b"", None),
+        (b"HTTP/1.1 ", None),
     ],
 )
 def test_what_is_wrong_with_an_answer_to_the_warm_up(answer: bytes, expected: str | None) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from unit.session.conftest import StartPod
-from unit.session.runtime_pod import POOL_UID, REVISION, Pod, alive, eventually, post, read_answer
+from unit.session.runtime_pod import POOL_UID, REVISION, Pod, alive, eventually, post, read_answer, read_until_closed
 
 SERVICE = """
     import hashlib, os, subprocess, sys, time
@@ -55,13 +55,6 @@ def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
 
 def rss(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def read_until_closed(sock: socket.socket) -> bytes:
-    data = b""
-    while piece := sock.recv(65536):
-        data += piece
-    return data
 
 
 # --- one request at a time --------------------------------------------------------------------------------------------
