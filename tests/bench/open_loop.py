@@ -104,13 +104,22 @@ class OpenLoop:
         return run
 
     def _send(self, name: str, due: float) -> Call:
-        sock = self._idle.pop() if self._idle else connect(self._server.port)
+        sock = self._kept() or connect(self._server.port)
         call = Call(name, due, sent=time.perf_counter())
         with contextlib.suppress(OSError):  # what has become of it is seen when it is read
             sock.sendall(self._request.replace(_PLACE.encode(), name.encode().ljust(len(_PLACE), b"-")))
         call.id = name.ljust(len(_PLACE), "-")
         self._busy[sock.fileno()] = (sock, call, b"")
         return call
+
+    def _kept(self) -> socket.socket | None:
+        """An open connection without a call. Servers close those that had none for some seconds: that is no error."""
+        while self._idle:
+            sock = self._idle.pop()
+            if not select.select([sock], [], [], 0)[0]:
+                return sock
+            sock.close()
+        return None
 
     def _turn(self, until: float) -> None:
         # select() has microseconds, where poll() would oversleep by up to one millisecond
