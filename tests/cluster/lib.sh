@@ -69,12 +69,25 @@ use_tools() {
 	mkdir -p "$cache"
 	for tool in "$@"; do
 		case $tool in
+		prometheus) if have prometheus; then continue; else dir=$(debian_prometheus); fi ;;
 		kubectl) if kubectl_fits; then continue; else dir=$(go_build kubernetes k8s.io/kubernetes/cmd/kubectl); fi ;;
 		*) if have "$tool"; then continue; else dir=$(go_build tools "$(package_of "$tool")"); fi ;;
 		esac
 		PATH=$dir:$PATH
 	done
 	export PATH
+}
+# Prometheus takes longer to compile than all other tools together; Debian's is taken out of its package, not installed.
+debian_prometheus() {
+	local dir=$cache/prometheus
+	if [ ! -x "$dir/usr/bin/prometheus" ]; then
+		if ! have apt-get || ! have dpkg-deb; then die "missing: prometheus. Install it, https://prometheus.io/download"; fi
+		step "Debian's prometheus"
+		mkdir -p "$dir"
+		(cd "$dir" && { apt-get download prometheus || { apt-get update && apt-get download prometheus; }; } && dpkg-deb --extract prometheus_*.deb .) \
+			>"$cache/prometheus.log" 2>&1 || die "prometheus can't be had: $cache/prometheus.log"
+	fi
+	echo "$dir/usr/bin"
 }
 # kubectl works with API servers up to one minor version older or newer (Kubernetes' version skew policy). Where there is
 # no Go to build a better one, one that is further off has to do.

@@ -137,7 +137,7 @@ class PodProxy:
     """HTTP to pods by way of the API server (`kubectl proxy` on loopback): pods have no address on this machine."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self.url = url
 
     def call(self, pod: Json, inputs: Any, *, port: int = 9000, path: str = "/", timeout: float = 60) -> Answer:
         body = inputs if isinstance(inputs, bytes) else json.dumps(inputs).encode()
@@ -148,7 +148,7 @@ class PodProxy:
 
     def _request(self, pod: Json, port: int, path: str, timeout: float, body: bytes | None) -> Answer:
         metadata = pod["metadata"]
-        url = f"{self._url}/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}:{port}/proxy{path}"
+        url = f"{self.url}/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}:{port}/proxy{path}"
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=timeout) as answer:
