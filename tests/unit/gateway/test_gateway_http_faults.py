@@ -128,7 +128,7 @@ def test_a_call_that_finds_another_pools_session_is_sent_elsewhere(
         gateway = start(route("S", (*slots_of(other), *slots_of(pod, rank=2))))
         for body in (b"{}", b"{}" + b" " * 60_000):  # the lowest rank is asked first
             assert gateway.call("/api/S/v1", body).status == 200
-        assert {line["session"] for line in gateway.lines} == {"pod:0"}
+        eventually(lambda: {line["session"] for line in gateway.lines} == {"pod:0"}, message="a line")
         assert other.slot()["requests"] == served
     finally:
         other.stop()
@@ -143,7 +143,8 @@ def test_a_chunked_body_that_grows_too_large_is_refused_and_frees_its_session(po
             for _ in range(65):
                 sock.sendall(chunk)
         assert gateway.call("/api/S/v1").status == 200  # and this caller has not closed
-    assert [(line["status"], line["outcome"]) for line in gateway.lines] == [(413, "refused"), (200, "ok")]
+    wanted = [(413, "refused"), (200, "ok")]
+    eventually(lambda: [(line["status"], line["outcome"]) for line in gateway.lines] == wanted, message="both lines")
 
 
 def test_slow_uploads_that_fit_into_the_buffer_hold_no_session(pod: Pod, start: Start) -> None:
@@ -154,7 +155,7 @@ def test_slow_uploads_that_fit_into_the_buffer_hold_no_session(pod: Pod, start: 
             sock.sendall(head(60000) + b"{")
         assert [gateway.call("/api/S/v1").status for _ in range(10)] == [200] * 10
         assert all(sock.recv(65536).startswith(b"HTTP/1.1 408 ") for sock in slow)
-    assert {line["outcome"] for line in gateway.lines} == {"ok", "invalid"}
+    eventually(lambda: {line["outcome"] for line in gateway.lines} == {"ok", "invalid"}, message="both outcomes")
 
 
 def test_slow_heads_hold_no_session_and_are_timed_out(pod: Pod, start: Start) -> None:
