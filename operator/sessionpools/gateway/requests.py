@@ -53,6 +53,10 @@ _INVALID: Final = frozenset({b"400", b"408", b"500", b"501"})
 _BOUNDS_MS: Final = tuple(bound * 1000 for bound in BUCKETS_SECONDS)
 _LINE_AT_MOST_BYTES: Final = 65536
 _LENGTH_DIGITS: Final = 5
+# Read in bunches: to be woken for each line costs about as much as HAProxy does for the call. HAProxy keeps what is not
+# read yet (its ring holds 4 MB).
+_PAUSE_SECONDS: Final = 0.05
+_MANY_BYTES: Final = 65536  # that came at once: more is waiting
 
 # Callers choose what stands in the strings, but a quote in there is escaped: only a real member matches `"name":"`.
 _STRING: Final = rb'"([^"\\]*(?:\\.[^"\\]*)*)"'
@@ -258,10 +262,11 @@ class _Connection(asyncio.Protocol):
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._metrics = listener.metrics
-        self._transport: asyncio.BaseTransport | None = None
+        self._transport: asyncio.Transport | None = None
         self._frames = Frames()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101
         self._transport = transport
         self._listener.connections.add(transport)
 
@@ -270,6 +275,13 @@ class _Connection(asyncio.Protocol):
         self._metrics.count(frames, whole)
         if broken:
             self._metrics.broken(broken)
+        if len(data) < _MANY_BYTES and self._transport:
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self._go_on)
+
+    def _go_on(self) -> None:
+        if self._transport and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._transport:
