@@ -33,6 +33,7 @@ _NODE: Final = "local"
 _PORTS: Final = range(20000, 32000)  # below those that the kernel gives to outgoing connections
 _END_SECONDS: Final = 5.0  # what processes get beyond drainTimeoutSeconds
 _FILES: Final = "session-pools-"
+_GATEWAY_LOG: Final = "gateway.log"
 
 
 class StartError(Exception):
@@ -80,11 +81,10 @@ def serve(published: Sequence[Published], options: Options) -> int:
             return 0
         gateway = _start_gateway(pods, folder, options)
         stack.callback(_end_gateway, gateway, max(pod.pool.spec.request_timeout_seconds for pod in pods))
-        _await_gateway(gateway, options)
+        _await_gateway(gateway, folder, options)
         _say_ready(pods, options)
         while not stop.asked:
-            if gateway.poll() is not None:
-                raise StartError(f"the gateway ended with exit code {gateway.returncode}")
+            _check_gateway(gateway, folder)
             for pod in pods:
                 if pod.process.poll() is not None:
                     raise StartError(f"{pod.published.label}: {pod.termination or 'its supervisor ended'}")
@@ -206,7 +206,8 @@ def _end(pods: Sequence[_Pod]) -> None:
 
 def _start_gateway(pods: Sequence[_Pod], folder: Path, options: Options) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "sessionpools.gateway.local"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    with (folder / _GATEWAY_LOG).open("wb") as log:  # HAProxy's own notices; the calls' lines go to standard output
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log, start_new_session=True)
     described = {
         "directory": str(folder),
         "port": options.port,
@@ -238,10 +239,15 @@ def _route(pod: _Pod) -> dict[str, Any]:
     }
 
 
-def _await_gateway(gateway: subprocess.Popen[bytes], options: Options) -> None:
+def _check_gateway(gateway: subprocess.Popen[bytes], folder: Path) -> None:
+    if gateway.poll() is not None:
+        said = (folder / _GATEWAY_LOG).read_text(errors="replace")[-2000:].strip()
+        raise StartError(f"the gateway ended with exit code {gateway.returncode}: {said}")
+
+
+def _await_gateway(gateway: subprocess.Popen[bytes], folder: Path, options: Options) -> None:
     for _ in range(200):
-        if gateway.poll() is not None:
-            raise StartError(f"the gateway ended with exit code {gateway.returncode}")
+        _check_gateway(gateway, folder)
         with contextlib.suppress(OSError), socket.create_connection((options.host, options.port), timeout=1):
             return
         time.sleep(0.05)
