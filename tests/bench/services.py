@@ -101,8 +101,8 @@ def pids(pod: Pod) -> list[int]:
     return process_tree(pod.process.pid)
 
 
-def process_tree(root: int) -> list[int]:
-    """A process and all that descend from it."""
+def process_tree(*roots: int) -> list[int]:
+    """Processes and all that descend from them."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -110,9 +110,9 @@ def process_tree(root: int) -> list[int]:
         except OSError:  # it ended meanwhile
             continue
         children.setdefault(parent, []).append(int(stat.parent.name))
-    members = [root]
+    members = list(roots)
     for member in members:
-        members += children.get(member, [])
+        members += (child for child in children.get(member, []) if child not in members)
     return members
 
 

@@ -5,14 +5,21 @@ its requests cost, of all its processes, and what wrk takes.
 """
 
 import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final
 
 from bench import bars, services
 from bench.cpu import cpu_microseconds
 from bench.figures import Figure, figure, median_of, progress
 from bench.load import CLIENT, Load, closed_loop
+from bench.services import process_tree
 from bench.warm import GATEWAY, SESSION, all_servers
 
-_AGAIN = "again"
+_AGAIN: Final = "again"
+_MARGIN_SECONDS: Final = 0.2
 
 
 def measure(quick: bool) -> list[Figure]:
@@ -36,12 +43,27 @@ def _measure(connections: int, rounds: int, seconds: int) -> list[Figure]:
             turn = number % len(names)
             for name in names[turn:] + names[:turn]:
                 of = GATEWAY if name == _AGAIN else name
-                before = cpu_microseconds(pids[of])
-                load = closed_loop(servers[of], service.inputs, connections, seconds)
-                cpu[name].append((cpu_microseconds(pids[of]) - before) / max(1, load.requests))
+                block = partial(closed_loop, servers[of], service.inputs, connections, seconds)
+                load, used = _with_cpu(block, pids[of], seconds)
                 loads[name].append(load)
+                cpu[name].append(used)
             progress(f"throughput: {connections} connections, round {number + 1} of {rounds}")
     return _figures(connections, loads, cpu)
+
+
+def _with_cpu(block: Callable[[], Load], roots: list[int], seconds: int) -> tuple[Load, float]:
+    """The block's load and the CPU time of a request. It is taken in the middle of the block: at its end wrk leaves its
+    last calls unanswered, and sessions whose callers have gone end, as they do for any caller."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(block)
+        time.sleep(_MARGIN_SECONDS)
+        pids = process_tree(*roots)
+        before, since = cpu_microseconds(pids), time.perf_counter()
+        time.sleep(seconds - 3 * _MARGIN_SECONDS)
+        used, took = cpu_microseconds(pids) - before, time.perf_counter() - since
+        load = future.result()
+    time.sleep(2 * _MARGIN_SECONDS)  # their slots have sessions again
+    return load, used / took / max(1.0, load.per_second)
 
 
 def _figures(connections: int, loads: dict[str, list[Load]], cpu: dict[str, list[float]]) -> list[Figure]:
