@@ -170,7 +170,7 @@ async def test_idle_sessions_above_initial_retire_the_highest_slot_first(world: 
     world.idle_pods.idle_seconds = 1.0
     await world.until(lambda: world.counts() == [1, 1])
     assert {pod["metadata"]["labels"][names.LABEL_SLOT] for pod in world.sessions()} == {"0"}
-    assert f'why="Idle"}} {4.0}'.encode() in world.metrics()
+    await world.until(lambda: f'why="Idle"}} {4.0}'.encode() in world.metrics(), "each is counted")
 
 
 async def test_pods_are_not_asked_again_before_they_can_have_been_idle_for_long_enough(world: World) -> None:
