@@ -85,8 +85,14 @@ class TestOnePoolsLife:
         assert {p["metadata"]["uid"] for p in pool.pods()} == uids
 
     def test_it_shrinks(self, restricted: str) -> None:
-        pool = publish(restricted, web_service("life"), session_pool("life", 1, 4))
+        pool = publish(restricted, web_service("life"), session_pool("life", 1, 4, idleTimeoutSeconds=5))
         pool.until_success()
+        wait_for(lambda: len(pool.pods()) == 2, 60, "one session a worker")
+
+    def test_what_is_above_a_lowered_maximum_goes_at_once(self, restricted: str) -> None:
+        pool = publish(restricted, web_service("life"), session_pool("life", 3, 3))
+        pool.until_success()
+        pool.patch(initialPoolSize=1, maxPoolSize=1)
         wait_for(lambda: len(pool.pods()) == 2, 60, "one session a worker")
 
     def test_it_is_not_found_when_its_service_is_deleted_and_heals_when_it_is_back(self, restricted: str) -> None:

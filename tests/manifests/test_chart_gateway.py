@@ -54,9 +54,12 @@ def test_there_are_two_and_a_new_one_is_ready_before_an_old_one_ends() -> None:
 def test_they_spread_over_nodes_and_zones_where_there_is_room() -> None:
     pod = deployment()["spec"]["template"]
     constraints = pod["spec"]["topologySpreadConstraints"]
-    assert [each["topologyKey"] for each in constraints] == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+    assert {each["topologyKey"]: each["whenUnsatisfiable"] for each in constraints} == {
+        "kubernetes.io/hostname": "DoNotSchedule",
+        "topology.kubernetes.io/zone": "ScheduleAnyway",
+    }
     for each in constraints:
-        assert (each["maxSkew"], each["whenUnsatisfiable"]) == (1, "ScheduleAnyway")
+        assert (each["maxSkew"], each["nodeTaintsPolicy"]) == (1, "Honor")
         assert each["labelSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
 
 
