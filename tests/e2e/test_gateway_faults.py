@@ -253,3 +253,5 @@ def test_a_lost_node_with_the_active_gateway_is_taken_over_from_within_ten_secon
     assert found["longestGapSeconds"] <= 10, found
     for pool in (world.target, world.bystander):
         pool.until_success(180)
+    rollout_settles("controller")
+    rollout_settles("gateway")

@@ -67,8 +67,9 @@ def stopped_node(node: str) -> Iterator[None]:
     try:
         yield
     finally:
+        before = _renewed(node)
         docker("start", node)
-        wait_for(lambda: _ready(node), 120, f"{node} is back")
+        wait_for(lambda: _renewed(node) != before and _ready(node), 120, f"{node} is back")
 
 
 @contextlib.contextmanager
@@ -80,6 +81,13 @@ def frozen_api_server() -> Iterator[None]:
     finally:
         docker("exec", CONTROL_PLANE, "pkill", "-CONT", "kube-apiserver")
     wait_for(lambda: kubectl("get", "--raw", "/readyz", check=False).returncode == 0, 120, "the API server answers")
+
+
+def _renewed(node: str) -> str:
+    """When its kubelet last said that it lives: what Kubernetes says of a node that was away for seconds is old."""
+    return kubectl(
+        "get", "lease", node, "-n", "kube-node-lease", "-o", "jsonpath={.spec.renewTime}", check=False
+    ).stdout
 
 
 def _ready(node: str) -> bool:

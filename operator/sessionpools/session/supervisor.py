@@ -23,6 +23,7 @@ from sessionpools.session.spare import SpareKeeper
 from sessionpools.session.warmup import WarmUps
 
 _TICK_SECONDS = 1.0
+_LET_GO_SECONDS = 3.0  # before slots are closed by a lower maximum: gateways, told at the same time, close them first
 _TEMPLATE_FAILURES = 3  # in a row, after Ready; with no session left the pod then fails
 _END_SECONDS = 2.0  # what killed processes get to be reaped in
 
@@ -40,6 +41,7 @@ class Supervisor:
         self.started_at = self.loop.now()
         self.template: Child | None = None
         self.template_failures = 0
+        self._lower_at = 0.0  # when a lower maximum that was read is taken over; 0: none was read
         self.template_restarts = 0
         self.each_for_itself = not spec.fork_safe  # every session is a process that loads for itself
         self.threads: list[str] = []  # what made a fork-safe service not so
@@ -81,6 +83,11 @@ class Supervisor:
 
     def _resize(self) -> None:
         settings = self._read_settings()
+        if settings.max_pool_size < self.keeper.settings.max_pool_size:
+            self._lower_at = self._lower_at or self.loop.now() + _LET_GO_SECONDS
+            if self.loop.now() < self._lower_at:
+                return
+        self._lower_at = 0.0
         if settings != self.keeper.settings:
             self.log("settings", settings=settings.as_json())
         elif len(self.keeper.slots) >= settings.max_pool_size:

@@ -136,7 +136,7 @@ def test_a_larger_initial_size_adds_sessions(start_pod: StartPod) -> None:
 def test_a_smaller_maximum_closes_slots_and_finishes_what_runs(start_pod: StartPod) -> None:
     pod = start_pod(ECHO, settings={"initialPoolSize": 3, "maxPoolSize": 3})
     with pod.dial(2) as busy:
-        pod.begin(busy, {"seconds": 2.5})
+        pod.begin(busy, {"seconds": 6})  # longer than gateways have to let go
         pod.wait_slot(2, state="busy")
         pod.change(initialPoolSize=1, maxPoolSize=1)
         reply = read_answer(busy)
@@ -146,6 +146,15 @@ def test_a_smaller_maximum_closes_slots_and_finishes_what_runs(start_pod: StartP
     with pytest.raises(ConnectionRefusedError), pod.dial(1):
         pass
     assert pid_of(pod, 0)
+
+
+def test_slots_above_a_smaller_maximum_serve_until_gateways_have_let_go_of_them(start_pod: StartPod) -> None:
+    pod = start_pod(ECHO, settings={"initialPoolSize": 3, "maxPoolSize": 3})
+    changed = time.monotonic()
+    pod.change(initialPoolSize=1, maxPoolSize=1)
+    while time.monotonic() < changed + 2.9:
+        assert pod.call({}, slot=2).status == 200
+    eventually(lambda: len(pod.view()["sessions"]) == 1)
 
 
 def test_a_slot_that_was_taken_away_comes_back(start_pod: StartPod) -> None:
