@@ -11,17 +11,12 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
 
 import pytest
 
-from sessionpools.gateway.model import Route
 from support.gateway import SERVICE, Gateway, route, slots_of
+from unit.gateway.conftest import Start
 from unit.session.runtime_pod import Pod, eventually, post
-
-
-class Start(Protocol):
-    def __call__(self, *routes: Route, **settings: Any) -> Gateway: ...
 
 
 @pytest.fixture
@@ -30,19 +25,6 @@ def pod(tmp_path: Path) -> Iterator[Pod]:
     one = Pod(tmp_path / "pod", SERVICE, settings={"initialPoolSize": 2, "maxPoolSize": 2})
     yield one.start().wait_ready()
     one.stop()
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    made: list[Gateway] = []
-
-    def make(*routes: Route, **settings: Any) -> Gateway:
-        made.append(Gateway(*routes, **settings))
-        return made[-1].start()
-
-    yield make
-    for one in made:
-        one.stop()
 
 
 def head(length: int, more: bytes = b"") -> bytes:

@@ -6,12 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
 
 import pytest
 
-from sessionpools.gateway.model import Route
 from support.gateway import SERVICE, Gateway, route, slots_of
+from unit.gateway.conftest import Start
 from unit.session.runtime_pod import Pod, Reply, eventually
 
 ORDER = """
@@ -25,29 +24,12 @@ def predict(name: str = "", seconds: float = 0.0) -> list:
 """
 
 
-class Start(Protocol):
-    def __call__(self, *routes: Route, **settings: Any) -> Gateway: ...
-
-
 @pytest.fixture
 def pod(tmp_path: Path) -> Iterator[Pod]:
     """One session that tells in which order it was called."""
     one = Pod(tmp_path / "pod", ORDER)
     yield one.start().wait_ready()
     one.stop()
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    made: list[Gateway] = []
-
-    def make(*routes: Route, **settings: Any) -> Gateway:
-        made.append(Gateway(*routes, **settings))
-        return made[-1].start()
-
-    yield make
-    for one in made:
-        one.stop()
 
 
 @pytest.fixture
