@@ -262,6 +262,26 @@ async def test_shrink_closes_the_highest_slots_first(world: World) -> None:
     assert list(counts) == ["200"], counts
 
 
+async def test_growth_after_a_shrink_waits_until_the_pod_has_read_it(world: World) -> None:
+    world.publish("score", maxPoolSize=4)
+    pod = await world.start_pod("score", name="score-a", maxPoolSize=4)
+    await world.start()
+    await world.until_open(*(f"score-a:{n}" for n in range(4)))
+    world.edit_pool("score", maxPoolSize=1)
+    await world.until_open("score-a:0")
+    world.edit_pool("score", maxPoolSize=3)
+    world.publish("later", maxPoolSize=2)
+    await world.start_pod("later", name="later-a", maxPoolSize=2)
+    await world.until(lambda: _opened(world, "later-a:1"), "a pod that was asked later has answered")
+    assert await world.open_slots("score-a") == ["score-a:0"], "the pod says 4, and may read the 1 first"
+    pod.change(maxPoolSize=3)
+    await world.until_open(*(f"score-a:{n}" for n in range(3)), "later-a:0", "later-a:1")
+
+
+async def _opened(world: World, slot: str) -> bool:
+    return slot in await world.open_slots()
+
+
 async def test_calls_of_a_pool_without_a_session_wait_for_its_first_slot(world: World) -> None:
     world.publish("score")
     await world.start()

@@ -2,8 +2,9 @@
 can be reached at all. Called by agent.py; each change calls `on_change`.
 
 A pod is asked for its slots when it becomes ready, and again while it has fewer than its pool allows: the kubelet shows
-a new maxPoolSize to the pod up to a minute after the API server has it. A pod is probed only when connections to it
-failed: one probe that fails may be bad luck, two are the end, until it answers again.
+a new maxPoolSize to the pod up to a minute after the API server has it. What a pod had before its pool's maximum was
+lowered counts no more: it closes the slots above when it reads so, whatever the maximum has become since. A pod is
+probed only when connections to it failed: one probe that fails may be bad luck, two are the end, until it answers again.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class PodWatch:
             self._asking.pop(uid)[1].cancel()
         for uid, pod in here.items():
             maximum = wanted.get(pod.owner.pool_uid, 0)
+            if maximum and uid in self.max_seen:
+                self.max_seen[uid] = min(self.max_seen[uid], maximum)
             asked_for, task = self._asking.get(uid, (0, None))
             if self.max_seen.get(uid, 0) >= maximum:
                 if task is not None:
@@ -85,12 +88,12 @@ class PodWatch:
         delay = ASK_AGAIN_SECONDS
         while True:
             report = (await self._client.reports([pod])).get(pod.uid)
-            if report is not None:
-                seen = min(max(report.max_seen, 0), maximum)  # more than that is not believed
-                if self.max_seen.get(pod.uid) != seen:
-                    self.max_seen[pod.uid] = seen
+            # More than the maximum: it has not read that yet.
+            if report is not None and 0 <= report.max_seen <= maximum:
+                if self.max_seen.get(pod.uid) != report.max_seen:
+                    self.max_seen[pod.uid] = report.max_seen
                     self._on_change()
-                if seen >= maximum:
+                if report.max_seen == maximum:
                     return
             await asyncio.sleep(delay)
             delay = min(delay * 1.5, ASK_AGAIN_AT_MOST_SECONDS)

@@ -9,7 +9,7 @@ import time
 from typing import Any, Protocol
 
 from sessionpools.session import control, linux
-from sessionpools.session.config import Paths, RevisionSpec
+from sessionpools.session.config import Paths, RevisionSpec, Settings
 from sessionpools.session.keeper import SlotKeeper
 from sessionpools.session.loop import Loop
 
@@ -33,6 +33,9 @@ class Pod(Protocol):
 
     def is_ready(self) -> bool:
         """Whether the pod may be sent callers."""
+
+    def settings(self) -> Settings:
+        """What gateways may count on."""
 
 
 class Observer:
@@ -66,7 +69,7 @@ class Observer:
             "phaseSeconds": round(pod.loop.now() - pod.phase_at, 3),
             "ready": pod.is_ready(),
             "message": pod.message,
-            "settings": pod.keeper.settings.as_json(),
+            "settings": pod.settings().as_json(),
             "warmed": pod.spec.warmup is not None,
             "threads": pod.threads,
             "sessions": [control.slot_view(slot, now_ns) for _, slot in sorted(pod.keeper.slots.items())],

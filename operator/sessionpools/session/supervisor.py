@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from typing import Any
 
 from sessionpools.session import control, linux, state, termination
@@ -42,6 +43,7 @@ class Supervisor:
         self.template: Child | None = None
         self.template_failures = 0
         self._lower_at = 0.0  # when a lower maximum that was read is taken over; 0: none was read
+        self._lower_to = 0  # meaningless without
         self.template_restarts = 0
         self.each_for_itself = not spec.fork_safe  # every session is a process that loads for itself
         self.threads: list[str] = []  # what made a fork-safe service not so
@@ -85,6 +87,7 @@ class Supervisor:
         settings = self._read_settings()
         if settings.max_pool_size < self.keeper.settings.max_pool_size:
             self._lower_at = self._lower_at or self.loop.now() + _LET_GO_SECONDS
+            self._lower_to = settings.max_pool_size
             if self.loop.now() < self._lower_at:
                 return
         self._lower_at = 0.0
@@ -96,6 +99,13 @@ class Supervisor:
             self.keeper.resize(settings)
         except OSError as error:
             self.message = str(error)
+
+    def settings(self) -> Settings:
+        """As in force, but for a lower maximum: that counts from when it was read, so that no gateway opens a slot
+        which is about to be closed."""
+        if not self._lower_at:
+            return self.keeper.settings
+        return replace(self.keeper.settings, max_pool_size=self._lower_to)
 
     def _read_settings(self) -> Settings:
         try:

@@ -154,6 +154,7 @@ def test_slots_above_a_smaller_maximum_serve_until_gateways_have_let_go_of_them(
     pod.change(initialPoolSize=1, maxPoolSize=1)
     while time.monotonic() < changed + 2.9:
         assert pod.call({}, slot=2).status == 200
+    assert pod.view()["settings"]["maxPoolSize"] == 1, "no gateway that asks opens them again"
     eventually(lambda: len(pod.view()["sessions"]) == 1)
 
 
