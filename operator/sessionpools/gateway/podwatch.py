@@ -3,8 +3,10 @@ can be reached at all. Called by agent.py; each change calls `on_change`.
 
 A pod is asked for its slots when it becomes ready, and again while it has fewer than its pool allows: the kubelet shows
 a new maxPoolSize to the pod up to a minute after the API server has it. What a pod had before its pool's maximum was
-lowered counts no more: it closes the slots above when it reads so, whatever the maximum has become since. A pod is
-probed only when connections to it failed: one probe that fails may be bad luck, two are the end, until it answers again.
+lowered counts no more: it closes the slots above when it reads so, whatever the maximum has become since.
+
+A pod is probed only when connections to it failed: one probe that fails may be bad luck, two are the end, until it
+answers again.
 """
 
 from __future__ import annotations
