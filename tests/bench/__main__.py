@@ -24,6 +24,7 @@ from bench import (
     growth,
     kills,
     memory,
+    pod_growth,
     tail,
     throughput,
     warm,
@@ -42,8 +43,9 @@ _MEASURES: Final[dict[str, Callable[[bool], list[Figure]]]] = {
     "gateway-kills": gateway_kills.measure,
     "flood": flood.measure,
     "cluster": cluster.measure,
+    "pod-growth": pod_growth.measure,
 }
-_NEEDS_CLUSTER: Final = frozenset({"cluster"})
+_NEEDS_CLUSTER: Final = frozenset({"cluster", "pod-growth"})
 
 
 def main() -> int:

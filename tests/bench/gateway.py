@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.services import Server, end, environment, until_open
+from support.runtime_pod import POOL_UID, Pod, free_ports
 from support.tools import ROOT
-from unit.session.runtime_pod import POOL_UID, Pod, free_ports
 
 _NAMESPACE: Final = "bench"
 _LOG: Final = "access.log"

@@ -16,7 +16,7 @@ from bench.figures import Figure, figure, progress
 from bench.gateway import Pool, gateway, slot_of
 from bench.open_loop import Call, OpenLoop, Run, percentile
 from bench.priority import preferred
-from unit.session.runtime_pod import Pod
+from support.runtime_pod import Pod
 
 _SLOTS: Final = 4
 _CALL_SECONDS: Final = 0.005

@@ -13,7 +13,7 @@ from bench.figures import Figure, figure, median_of, progress
 from bench.gateway import Pool, gateway
 from bench.priority import preferred
 from bench.services import Server
-from unit.session.runtime_pod import Pod
+from support.runtime_pod import Pod
 
 _INITIAL: Final = 2
 _MAXIMUM: Final = 10

@@ -12,7 +12,7 @@ from typing import TypeVar
 from bench import bars, services
 from bench.client import Caller
 from bench.figures import Figure, figure, progress
-from unit.session.runtime_pod import Pod
+from support.runtime_pod import Pod
 
 T = TypeVar("T")
 

@@ -16,8 +16,8 @@ from typing import Final
 
 from bench.figures import progress
 from bench.services import Server, Service, end, environment, until_open
+from support.runtime_pod import free_ports
 from support.tools import ROOT
-from unit.session.runtime_pod import free_ports
 
 NAME: Final = "BentoML"
 _LOCK: Final = ROOT / "requirements/peer.txt"

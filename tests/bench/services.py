@@ -19,8 +19,8 @@ from typing import Any, Final
 import yaml
 
 from bench.client import PATH, connect
+from support.runtime_pod import Pod, free_ports
 from support.tools import ROOT
-from unit.session.runtime_pod import Pod, free_ports
 
 _START_SECONDS: Final = 180
 # As the session runtime sets it: one thread per process for numeric libraries.
