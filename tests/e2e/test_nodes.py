@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from support.cluster import CLUSTER, cluster_script, docker, kubectl, wait_for
+from support.faults import stopped_node
 from support.pools import POOLS, WORKERS, Pool, publish, session_pool, web_service
 
 IMAGES = ("session-pools:dev", "session-pools-session:dev")
@@ -57,21 +58,11 @@ def test_a_lost_node_is_reported_not_churned_and_used_again_when_it_is_back(pool
     taken = kubectl("get", "pods", "-n", "session-pools", *selector).stdout
     worker, other = sorted(WORKERS, key=lambda name: name == taken)
     uids = {pod["metadata"]["uid"] for pod in pool.pods()}
-    docker("stop", "--time", "1", worker)
-    try:
+    with stopped_node(worker):
         wait_for(lambda: row(pool, worker).get("state") == "Pending", 120, "the lost node is Pending")
         assert str(row(pool, worker)["message"]).startswith("NodeNotReady")
         assert row(pool, other)["state"] == "Success"
         assert pool.condition("Ready")["status"] == "True"
         assert {pod["metadata"]["uid"] for pod in pool.pods()} == uids
-    finally:
-        docker("start", worker)
-        wait_for(
-            lambda: (
-                kubectl("wait", "--for=condition=Ready", f"node/{worker}", "--timeout=10s", check=False).returncode == 0
-            ),
-            120,
-            "the worker is back",
-        )
     pool.until_success(180)
     assert {pod["metadata"]["uid"] for pod in pool.pods()} == uids

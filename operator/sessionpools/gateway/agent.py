@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from sessionpools.api import names
@@ -75,10 +75,12 @@ class Agent:
         self.allocation = Allocation()
         self.heartbeat = time.monotonic()  # when the event loop last turned
         self.reloads = 0
+        self.elsewhere: Callable[[], bool] = lambda: False  # whether another gateway takes the callers
         self._settings = settings
         self._map_file = directory / files.MAP
         self._client = pod_client or PodClient(control_port)
         self._pods = PodWatch(self._client, self._changed, control_port)
+        self._standby = False
         self._dirty = asyncio.Event()
         self._haproxy = asyncio.Lock()  # one conversation at a time: what was read stays true until it was changed
         self._running: Running | None = None  # None: to be read
@@ -202,19 +204,21 @@ class Agent:
 
     async def _apply(self) -> None:
         self._decide()
-        files.write(self._settings.directory, config.render(self._settings, self.allocation, self.routes))
+        rendered = config.render(self._settings, self.allocation, self.routes, standby=self._standby)
+        files.write(self._settings.directory, rendered)
         if self._running is None:
             self._running = await self._read()
         if self.allocation.backends.keys() - self._running.backends and time.monotonic() >= self._reload_at:
             await self._reload(self._running.process)
             self._running = await self._read()
         running = self._running
-        self._wanted = wanted_of(self.routes, self.allocation, running.backends, self._emptied)
+        self._wanted = wanted_of(self.routes, self.allocation, running.backends, self._emptied, standby=self._standby)
         await self._make(changes(self._wanted, running, self._map_file), running)
         if self.allocation.backends.keys() - running.backends:
             raise Refused(self._trouble or "HAProxy has not all backends")
 
     def _decide(self) -> None:
+        self._standby = self.elsewhere()
         pools, pods = list(self.cluster.pools.values()), list(self.cluster.pods.values())
         self._pods.update(pools, pods)
         reachable = [pod for pod in pods if pod.uid not in self._pods.unreachable]
@@ -247,7 +251,11 @@ class Agent:
         return Running(
             process=parse_process(info),
             backends=frozenset(backends.splitlines()[1:]) & self.allocation.backends.keys(),
-            servers={(server.backend, server.name): server for server in parse_servers(servers)},
+            servers={
+                (server.backend, server.name): server
+                for server in parse_servers(servers)
+                if server.backend != config.SUCCESSOR
+            },
             map=parse_map(entries),
         )
 
@@ -294,6 +302,8 @@ class Agent:
             if time.monotonic() >= self._retry_at:
                 self._dirty.set()
             return
+        if self._standby != self.elsewhere():
+            self._dirty.set()
         await self._find_unreachable(stats)
         if self._wanted is not None:
             await self._delete(excess(self._wanted, running), running)

@@ -29,6 +29,8 @@ from sessionpools.gateway.model import OpenSlot, Route
 
 __all__ = [
     "SERVER_OPTIONS",
+    "STANDBY",
+    "SUCCESSOR",
     "Files",
     "Settings",
     "endpoint",
@@ -41,6 +43,9 @@ __all__ = [
 # Also of servers that are added at run time. One request at a time is the pool's promise. An idle connection is let go
 # within three purges (2 s), so that the session of a high slot, which has no connection then, can retire.
 SERVER_OPTIONS: Final = "maxconn 1 pool-purge-delay 600ms"
+# In pools.map while another gateway takes the callers: a route's key has two slashes.
+STANDBY: Final = {"standby": "yes"}
+SUCCESSOR: Final = "successor"  # the one backend that is no pool's
 MAX_BODY_BYTES: Final = 64 << 20  # as a session's
 BUFFER_BYTES: Final = 64 << 10  # a request up to this size is complete before it takes a session, and can be retried
 _STOP_SECONDS: Final = 30  # what an old process gets after a reload beyond the longest wait and call
@@ -68,7 +73,7 @@ class Files:
     pools_map: str
 
 
-def render(settings: Settings, allocation: Allocation, routes: Iterable[Route]) -> Files:
+def render(settings: Settings, allocation: Allocation, routes: Iterable[Route], *, standby: bool = False) -> Files:
     """The files that HAProxy starts from. Every route with a pool has a backend in `allocation` (backends.allocate)."""
     routes = sorted(routes, key=lambda route: route.key)
     by_backend = {allocation.backend_of(route): route for route in routes}
@@ -76,16 +81,19 @@ def render(settings: Settings, allocation: Allocation, routes: Iterable[Route]) 
         _global(settings, routes),
         _defaults(settings),
         _frontend(settings),
+        _successor(settings),
         *(_backend(name, uid, by_backend.get(name)) for name, uid in allocation.backends.items()),
     ]
-    lines = [f"{route.key} {map_value(route, allocation.backend_of(route))}\n" for route in routes]
-    return Files("\n".join(sections), "".join(lines))
+    entries = {route.key: map_value(route, allocation.backend_of(route)) for route in routes}
+    if standby:
+        entries |= STANDBY
+    return Files("\n".join(sections), "".join(f"{key} {value}\n" for key, value in entries.items()))
 
 
 def read_allocation(haproxy_cfg: str) -> Allocation:
     """What `render` was given, from the file that it made. Raises ValueError for a backend that is not one of ours."""
     found = re.findall(r"^backend (\S+) from pool # ?(\S*)$", haproxy_cfg, re.MULTILINE)
-    if len(found) != len(re.findall(r"^backend ", haproxy_cfg, re.MULTILINE)):
+    if len(found) != len(re.findall(rf"^backend (?!{SUCCESSOR} )", haproxy_cfg, re.MULTILINE)):
         raise ValueError("the configuration has backends that were not written by this program")
     return Allocation(dict(found))
 
@@ -326,22 +334,26 @@ def _frontend(settings: Settings) -> str:
             "Retry-After 5",
         ),
         "http-request return status 503 if { var(txn.reason) -m str client-gone }",  # nobody reads it
+        "http-request set-log-level silent if { var(txn.reason) -m str moved }",  # the other process writes the line
+        f"use_backend {SUCCESSOR} if {{ var(txn.reason) -m str moved }}",
         "use_backend %[var(txn.backend)]",
     ]
     return f"""\
 frontend gateway from common
     bind {settings.bind}:{settings.port} proto h1{tls}
+    bind unix@{directory}/successor.sock mode 600
     option http-buffer-request
     log global
     log-format '{_log_line()}'
     {_lines(rules)}
-    {_lines(_after_response())}
+    {_lines(_after_response(f"{directory}/pools.map"))}
 """
 
 
-def _after_response() -> list[str]:
+def _after_response(pools_map: str) -> list[str]:
     """For every answer, HAProxy's own ones included: who answered, the outcome where no rule has said it, the id."""
     unsaid = "!{ var(txn.outcome) -m found }"
+    standby = f"str({next(iter(STANDBY))}),map_str({pools_map})"
     return [
         "http-response set-var(txn.outcome) str(ok) if { status lt 300 }",
         "http-response set-var(txn.outcome) str(refused) unless { status lt 300 }",
@@ -351,7 +363,8 @@ def _after_response() -> list[str]:
         "http-after-response set-header X-Request-Id %[var(txn.id)]",
         # A process that ends (a reload, a pod's deletion) leaves idle connections open, and asks who calls on one to
         # make another. Closed by us, some would have a call on its way: 10 of 4,671 calls in six reloads, now none.
-        "http-after-response set-header Connection close if { stopping }",
+        # A gateway that lost its part to another while callers were connected sends them there in the same way.
+        f"http-after-response set-header Connection close if {{ stopping }} || {{ {standby} -m found }}",
         "http-after-response set-var(txn.node) srv_name,field(1,:)",
         "http-after-response set-var(txn.session) srv_name,field(2,:,0)",
         f"http-after-response set-var(txn.outcome) str(died) if {unsaid} {{ status 502 }}",
@@ -364,6 +377,15 @@ def _after_response() -> list[str]:
         f"http-after-response set-var(txn.outcome) str(queue-timeout) if {unsaid} {{ status 503 }}",
         f"http-after-response set-var(txn.outcome) str(invalid) if {unsaid} !{{ var(txn.request_ms) -m found }}",
     ]
+
+
+def _successor(settings: Settings) -> str:
+    """For calls that a process holds while a reload replaces it: the process that listens here by then."""
+    return f"""\
+backend {SUCCESSOR} from common
+    timeout server 24h
+    server gateway unix@{settings.directory}/successor.sock
+"""
 
 
 def _lines(parts: Iterable[str]) -> str:

@@ -4,9 +4,11 @@
 -- that their time limit counts here until shortly before their turn. `show held` on the admin socket tells how many
 -- there are: "<backend> <count>" lines.
 --
+-- Slots do not open any more in a process that was replaced by a reload: its calls move to the new one.
+--
 -- Reads txn.backend, txn.queue_max, txn.queue_seconds. Sets txn.held_ms, and txn.reason for a call that is not to go
--- on: "queue-full", "no-session" or "client-gone". proc.held is the number of all held calls: above 0 every call comes through here,
--- so that none overtakes.
+-- on: "queue-full", "no-session", "client-gone" or "moved". proc.held is the number of all held calls: above 0 every
+-- call comes through here, so that none overtakes.
 
 local POLL_MS = 3
 local AHEAD = 8 -- calls in HAProxy's queue for each open slot: what it serves until the next poll or soon after
@@ -16,6 +18,7 @@ local SWEEP_MS = 100
 -- weak: a call whose client has gone ends without a word, and with it the only other reference, in its coroutine.
 local waiting = {}
 local total = 0
+local replaced = false -- this process ends
 local bell = core.queue() -- rung for the first held call; without one the task sleeps
 
 local function now_ms()
@@ -78,7 +81,9 @@ local function serve(backend, list, now)
     local call = list.calls[index]
     list.calls[index] = nil
     if call then
-      if call[3] <= now then
+      if replaced then
+        call[1]:push("moved")
+      elseif call[3] <= now then
         call[1]:push("no-session")
       elseif room > 0 then
         room = room - 1
@@ -105,6 +110,7 @@ core.register_task(function()
       if now - swept >= SWEEP_MS then
         swept = now
         collectgarbage()
+        replaced = tonumber(core.get_info()["Stopping"]) == 1
       end
       local sum = 0
       for backend, list in pairs(waiting) do

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from sessionpools.gateway.backends import Allocation
-from sessionpools.gateway.config import endpoint, map_value, server_options
+from sessionpools.gateway.config import STANDBY, endpoint, map_value, server_options
 from sessionpools.gateway.model import OpenSlot, Route
 from sessionpools.gateway.runtime import Server
 
@@ -71,7 +71,12 @@ class Change:
 
 
 def wanted_of(
-    routes: Iterable[Route], allocation: Allocation, backends: Collection[str], emptied: Collection[str]
+    routes: Iterable[Route],
+    allocation: Allocation,
+    backends: Collection[str],
+    emptied: Collection[str],
+    *,
+    standby: bool = False,
 ) -> Wanted:
     """`backends`: those that HAProxy has. `emptied`: of those, the ones in which no call waits.
 
@@ -83,7 +88,7 @@ def wanted_of(
         if uid:
             lent[uid].append(name)
     slots: dict[Place, OpenSlot] = {}
-    values: dict[str, str] = {}
+    values: dict[str, str] = dict(STANDBY if standby else {})
     for route in routes:
         backend = allocation.backend_of(route)
         values[route.key] = map_value(route, backend if backend in backends else "")

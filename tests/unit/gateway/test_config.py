@@ -15,7 +15,7 @@ from sessionpools.gateway.backends import Allocation, allocate
 from sessionpools.gateway.config import Settings, endpoint, map_value, read_allocation, render
 from sessionpools.gateway.model import OpenSlot, Route
 from support.gateway import Gateway, route
-from unit.session.runtime_pod import OPERATOR
+from support.runtime_pod import OPERATOR
 
 SLOTS = (OpenSlot("worker-1:pod-a:0", "10.0.0.1", 9000, 1), OpenSlot("worker.example:pod-b:0", "fd00::2", 9000, 2))
 ROUTES = (

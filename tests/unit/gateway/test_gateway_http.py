@@ -11,7 +11,7 @@ import pytest
 
 from sessionpools.gateway.model import OpenSlot
 from support.gateway import POOL_UID, SERVICE, Gateway, route, slots_of
-from unit.session.runtime_pod import Pod, Reply, eventually, free_ports
+from support.runtime_pod import Pod, Reply, eventually, free_ports
 
 ODD_NAMES = (
     "Diabetes Score",

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from support.gateway import SERVICE, Gateway, route, slots_of
+from support.runtime_pod import Pod, eventually, post
 from unit.gateway.conftest import Start
-from unit.session.runtime_pod import Pod, eventually, post
 
 
 @pytest.fixture
@@ -99,11 +99,8 @@ def test_when_a_caller_goes_its_session_is_replaced(pod: Pod, start: Start) -> N
     assert gateway.call("/api/S/v1").status == 200
 
 
-def test_a_call_that_finds_another_pools_session_is_sent_elsewhere(
-    pod: Pod, tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("unit.session.runtime_pod.POOL_UID", "uid-of-another-pool")
-    other = Pod(tmp_path / "pod-other", SERVICE)
+def test_a_call_that_finds_another_pools_session_is_sent_elsewhere(pod: Pod, tmp_path: Path, start: Start) -> None:
+    other = Pod(tmp_path / "pod-other", SERVICE, pool_uid="uid-of-another-pool")
     other.start().wait_ready()
     served = other.slot()["requests"]
     try:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from support.gateway import SERVICE, Gateway, route, slots_of
+from support.runtime_pod import Pod, Reply, eventually
 from unit.gateway.conftest import Start
-from unit.session.runtime_pod import Pod, Reply, eventually
 
 ORDER = """
 import time

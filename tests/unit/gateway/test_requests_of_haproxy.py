@@ -12,8 +12,8 @@ import pytest
 from sessionpools.gateway.model import Route
 from sessionpools.gateway.requests import RequestMetrics, listen
 from support.gateway import SERVICE, Gateway, route, slots_of
+from support.runtime_pod import Pod, eventually
 from support.waiting import until
-from unit.session.runtime_pod import Pod, eventually
 
 
 @pytest.fixture

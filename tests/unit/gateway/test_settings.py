@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from sessionpools.gateway.settings import ENVIRONMENT, SettingsError, from_environment
-from unit.session.runtime_pod import OPERATOR
+from support.runtime_pod import OPERATOR
 
 
 def test_without_any_variable_the_defaults_hold() -> None:

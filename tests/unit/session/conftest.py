@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from unit.session.runtime_pod import Pod
+from support.runtime_pod import Pod
 
 
 class StartPod(Protocol):

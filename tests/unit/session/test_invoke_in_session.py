@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from support.runtime_pod import eventually, post
 from unit.session.conftest import StartPod
-from unit.session.runtime_pod import eventually, post
 
 
 def test_what_a_request_prints_is_in_its_answer_and_in_the_log_with_its_id(start_pod: StartPod) -> None:

@@ -6,8 +6,8 @@ import os
 import signal
 import time
 
+from support.runtime_pod import eventually
 from unit.session.conftest import StartPod
-from unit.session.runtime_pod import eventually
 
 SLEEP = """
     import time

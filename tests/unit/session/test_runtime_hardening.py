@@ -8,8 +8,8 @@ import signal
 import socket
 from pathlib import Path
 
+from support.runtime_pod import Pod, ends_unanswered, eventually, post, read_answer
 from unit.session.conftest import StartPod
-from unit.session.runtime_pod import Pod, ends_unanswered, eventually, post, read_answer
 
 # Root may write where modes forbid it: the service runs as users' services do, without capabilities.
 UNPRIVILEGED = """

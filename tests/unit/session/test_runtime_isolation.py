@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from support.runtime_pod import ends_unanswered, eventually, post
 from unit.session.conftest import StartPod
-from unit.session.runtime_pod import ends_unanswered, eventually, post
 
 
 def test_random_streams_of_sessions_differ(start_pod: StartPod) -> None:

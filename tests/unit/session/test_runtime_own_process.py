@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from support.runtime_pod import eventually, failed
 from unit.session.conftest import StartPod
-from unit.session.runtime_pod import eventually, failed
 
 OWN = """
     import os

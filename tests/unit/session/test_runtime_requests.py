@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from support.runtime_pod import POOL_UID, REVISION, Pod, alive, eventually, post, read_answer, read_until_closed
 from unit.session.conftest import StartPod
-from unit.session.runtime_pod import POOL_UID, REVISION, Pod, alive, eventually, post, read_answer, read_until_closed
 
 SERVICE = """
     import hashlib, os, subprocess, sys, time

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from support.runtime_pod import Pod, alive, eventually, post, read_answer
 from unit.session.conftest import StartPod
-from unit.session.runtime_pod import Pod, alive, eventually, post, read_answer
 
 ECHO = """
     import os, time

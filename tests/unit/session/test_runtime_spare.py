@@ -18,8 +18,8 @@ from sessionpools.session.config import Settings
 from sessionpools.session.loop import Loop
 from sessionpools.session.slots import back_off_seconds
 from sessionpools.session.spare import SpareKeeper
+from support.runtime_pod import alive, children, eventually, post, read_answer
 from unit.session.conftest import StartPod
-from unit.session.runtime_pod import alive, children, eventually, post, read_answer
 
 ECHO = """
     import os, random

@@ -6,8 +6,8 @@ import os
 import signal
 from pathlib import Path
 
+from support.runtime_pod import alive, eventually, failed
 from unit.session.conftest import StartPod
-from unit.session.runtime_pod import alive, eventually, failed
 
 PLAIN = """
     import os

@@ -18,7 +18,9 @@ from pathlib import Path
 from socket import SO_REUSEADDR, SOL_SOCKET, create_connection, socket
 from typing import Any, TypeVar
 
-OPERATOR = Path(__file__).resolve().parents[3] / "operator"
+from support.tools import ROOT
+
+OPERATOR = ROOT / "operator"
 POOL_UID = "pool-uid"
 REVISION = "revision-1"
 _SLOTS = 16  # ports kept free for one pod
@@ -89,13 +91,17 @@ class Pod:
         *,
         settings: Mapping[str, Any] | None = None,
         env: Mapping[str, str] | None = None,
+        host: str = "127.0.0.1",
         base_port: int = 0,
+        pool_uid: str = POOL_UID,
         cwd: str = "/",
         **revision: Any,
     ) -> None:
         self.directory = directory
         self.work = directory / "work"
         self.termination_log = directory / "termination-log"
+        self.host = host
+        self.pool_uid = pool_uid
         self.base_port = base_port or free_ports() + 1
         self.control_port = self.base_port - 1
         self._env = dict(env or {})
@@ -131,10 +137,10 @@ class Pod:
             "--config-dir": str(self.directory),
             "--work-dir": str(self.work),
             "--termination-log": str(self.termination_log),
-            "--host": "127.0.0.1",
+            "--host": self.host,
             "--base-port": str(self.base_port),
             "--control-port": str(self.control_port),
-            "--pool": f"{POOL_UID}/{REVISION}",
+            "--pool": f"{self.pool_uid}/{REVISION}",
         }
         path = os.pathsep.join([str(OPERATOR), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.process = subprocess.Popen(
@@ -180,7 +186,7 @@ class Pod:
     # --- looking ----------------------------------------------------------------------------------------------------
 
     def control(self, path: str) -> Reply:
-        connection = http.client.HTTPConnection("127.0.0.1", self.control_port, timeout=10)
+        connection = http.client.HTTPConnection(self.host, self.control_port, timeout=10)
         try:
             connection.request("GET", path)
             response = connection.getresponse()
