@@ -19,11 +19,12 @@ _POD: Final = "caller"
 _IMAGE: Final = "session-pools-session:dev"
 # Reads a request as JSON from its argument, prints status, headers and body.
 _CALL: Final = """
-import json, sys, urllib.error, urllib.request
-method, url, headers, body, timeout = json.loads(sys.argv[1])
+import json, ssl, sys, urllib.error, urllib.request
+method, url, headers, body, timeout, authority = json.loads(sys.argv[1])
 request = urllib.request.Request(url, body.encode() if body is not None else None, headers, method=method)
+context = ssl.create_default_context(cadata=authority) if authority else None
 try:
-    answer = urllib.request.urlopen(request, timeout=timeout)
+    answer = urllib.request.urlopen(request, timeout=timeout, context=context)
 except urllib.error.HTTPError as error:
     answer = error
 found = {name.lower(): value for name, value in answer.headers.items()}
@@ -53,9 +54,12 @@ class Caller:
         headers: dict[str, str] | None = None,
         *,
         timeout: float = 60,
+        authority: str = "",
     ) -> tuple[int, dict[str, str], str]:
-        """Status, headers (names in lower case), body."""
-        asked = json.dumps([method, url, {"Content-Type": "application/json", **(headers or {})}, body, timeout])
+        """Status, headers (names in lower case), body. `authority`: the certificate that an https server must have its
+        own from, PEM."""
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        asked = json.dumps([method, url, sent, body, timeout, authority])
         status, found, text = json.loads(self._exec("python", "-", asked, input=_CALL))
         return status, found, text
 
