@@ -85,7 +85,17 @@ class Gateway:
                 return bool(self.admin("show version"))
             return False
 
+        def master_listens() -> bool:
+            """Signals that come before, while the master starts itself once more, are lost."""
+            with contextlib.suppress(OSError), socket(AF_UNIX) as sock:
+                sock.settimeout(0.2)
+                sock.connect(str(self.directory / "master.sock"))
+                sock.sendall(b"show proc\n")
+                return bool(sock.recv(1))
+            return False
+
         eventually(listens, message="HAProxy listens")
+        eventually(master_listens, message="HAProxy's master listens")
         return self
 
     def stop(self) -> None:

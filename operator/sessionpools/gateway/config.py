@@ -241,6 +241,9 @@ _NOT_UTF8: Final = (
 _ESCAPED: Final = r'regsub("\"","\\\\\"",g)'
 
 
+_MOVED: Final = "{ var(txn.reason) -m str moved }"  # by hold.lua
+
+
 def _number(name: str) -> str:
     """A variable or 0; also for what ended before there was a stream, where a default of `var` does not count."""
     return f'str(0),concat(,txn.{name}),regsub("^0\\\\B",)'
@@ -334,8 +337,8 @@ def _frontend(settings: Settings) -> str:
             "Retry-After 5",
         ),
         "http-request return status 503 if { var(txn.reason) -m str client-gone }",  # nobody reads it
-        "http-request set-log-level silent if { var(txn.reason) -m str moved }",  # the other process writes the line
-        f"use_backend {SUCCESSOR} if {{ var(txn.reason) -m str moved }}",
+        f"http-request set-log-level silent if {_MOVED}",  # the other process writes the line
+        f"use_backend {SUCCESSOR} if {_MOVED}",
         "use_backend %[var(txn.backend)]",
     ]
     return f"""\
@@ -365,6 +368,9 @@ def _after_response(pools_map: str) -> list[str]:
         # make another. Closed by us, some would have a call on its way: 10 of 4,671 calls in six reloads, now none.
         # A gateway that lost its part to another while callers were connected sends them there in the same way.
         f"http-after-response set-header Connection close if {{ stopping }} || {{ {standby} -m found }}",
+        # No other process listens: the gateway ends.
+        f"http-after-response set-log-level info if {unsaid} {_MOVED}",
+        f"http-after-response set-var(txn.outcome) str(no-session) if {unsaid} {_MOVED}",
         "http-after-response set-var(txn.node) srv_name,field(1,:)",
         "http-after-response set-var(txn.session) srv_name,field(2,:,0)",
         f"http-after-response set-var(txn.outcome) str(died) if {unsaid} {{ status 502 }}",

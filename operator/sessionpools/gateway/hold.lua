@@ -4,6 +4,8 @@
 -- that their time limit counts here until shortly before their turn. `show held` on the admin socket tells how many
 -- there are: "<backend> <count>" lines.
 --
+-- HAProxy 2.8 watches a held call's client now and then only: a call whose client has gone may keep its place until its
+-- time is up. It reaches no session: its client is looked at before it is sent to one.
 -- Slots do not open any more in a process that was replaced by a reload: its calls move to the new one.
 --
 -- Reads txn.backend, txn.queue_max, txn.queue_seconds. Sets txn.held_ms, and txn.reason for a call that is not to go

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -148,16 +149,26 @@ def test_held_calls_count_against_the_length_of_the_queue(pod: Pod, start: Start
     assert [call.result().status for call in calls] == [200] * 2
 
 
-def test_a_held_call_whose_client_goes_makes_room(pod: Pod, start: Start, background: Background) -> None:
-    gateway = start(route("S", queue_length=1))
+def test_a_held_call_whose_client_has_gone_reaches_no_session(pod: Pod, start: Start) -> None:
+    gateway = start(route("S"))
     with gateway.dial() as sock:
         sock.sendall(b"POST /api/S/v1 HTTP/1.1\r\nHost: s\r\nX-Request-Id: gone\r\nContent-Length: 2\r\n\r\n{}")
         waits(gateway, 1)
-    waits(gateway, 0)
-    assert gateway.line("gone")["outcome"] == "client-gone"
-    (call,) = queue_up(gateway, background, "a")
     gateway.open(slots_of(pod)[0])
-    assert call.result().answer == ["a"]
+    assert gateway.call("/api/S/v1", {"name": "a"}).answer == ["a"]
+    assert gateway.line("gone")["outcome"] == "client-gone"
+
+
+def test_a_held_call_of_a_gateway_that_ends_is_told_at_once_to_come_again(start: Start, background: Background) -> None:
+    gateway = start(route("S"))
+    (call,) = queue_up(gateway, background, "a")
+    assert gateway.process is not None
+    began = time.monotonic()
+    gateway.process.send_signal(signal.SIGUSR1)  # end with the last call
+    reply = call.result()
+    assert time.monotonic() - began < 3
+    assert (reply.status, reply.headers["retry-after"], reply.headers["connection"]) == (503, "1", "close")
+    eventually(lambda: [line["outcome"] for line in gateway.lines] == ["no-session"], message="its line")
 
 
 def test_calls_held_for_one_pool_do_not_hold_up_another(pod: Pod, start: Start, background: Background) -> None:
