@@ -83,6 +83,18 @@ def frozen_api_server() -> Iterator[None]:
     wait_for(lambda: kubectl("get", "--raw", "/readyz", check=False).returncode == 0, 120, "the API server answers")
 
 
+def forget_history() -> None:
+    """Has etcd forget what objects were like before now, as the API server has it do every five minutes."""
+    now = json.loads(kubectl("get", "--raw", "/api/v1/namespaces?limit=1").stdout)["metadata"]["resourceVersion"]
+    pki = "/etc/kubernetes/pki"
+    files = ("--cacert", f"{pki}/etcd/ca.crt", "--cert", f"{pki}/apiserver-etcd-client.crt")
+    key = ("--key", f"{pki}/apiserver-etcd-client.key")
+    url = "https://127.0.0.1:2379/v3/kv/compaction"
+    docker(
+        "exec", CONTROL_PLANE, "curl", "--silent", "--fail", *files, *key, "--data", json.dumps({"revision": now}), url
+    )
+
+
 def _renewed(node: str) -> str:
     """When its kubelet last said that it lives: what Kubernetes says of a node that was away for seconds is old."""
     return kubectl(
