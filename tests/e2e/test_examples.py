@@ -1,6 +1,7 @@
 """Every example, as its README applies it, in the namespace that it names; diabetes is in test_main_job."""
 
 import json
+import subprocess
 
 import pytest
 import yaml
@@ -16,8 +17,9 @@ APPLIED = ("diabetes-process", "script-service", "configmap-code", "data-frame",
 @pytest.mark.parametrize("name", APPLIED)
 def test_an_example_gets_ready_and_answers_its_own_warm_up_call(name: str, proxy: PodProxy) -> None:
     if name == "own-image":
-        # with the wheels that the build of our own images has left; where there are none it takes them from the index
-        wheels = ("PIP_NO_INDEX=1", "PIP_FIND_LINKS=/wheels") if any((ROOT / "images/wheels").glob("*.whl")) else ()
+        # with the wheels that our own images are built with; where they can't be downloaded the build takes its own
+        had = subprocess.run([ROOT / "scripts/wheels"], timeout=280).returncode == 0
+        wheels = ("PIP_NO_INDEX=1", "PIP_FIND_LINKS=/wheels") if had else ()
         arguments = [word for wheel in wheels for word in ("--build-arg", wheel)]
         docker("build", "-f", "manifests/examples/own-image/Containerfile", "-t", "sentiment:v1", *arguments, ".")
         cluster_script("load", "sentiment:v1")
