@@ -80,7 +80,6 @@ class Agent:
         self._map_file = directory / files.MAP
         self._client = pod_client or PodClient(control_port)
         self._pods = PodWatch(self._client, self._changed, control_port)
-        self._standby = False
         self._dirty = asyncio.Event()
         self._haproxy = asyncio.Lock()  # one conversation at a time: what was read stays true until it was changed
         self._running: Running | None = None  # None: to be read
@@ -204,7 +203,8 @@ class Agent:
 
     async def _apply(self) -> None:
         self._decide()
-        rendered = config.render(self._settings, self.allocation, self.routes, standby=self._standby)
+        standby = self.elsewhere()
+        rendered = config.render(self._settings, self.allocation, self.routes, standby=standby)
         files.write(self._settings.directory, rendered)
         if self._running is None:
             self._running = await self._read()
@@ -212,13 +212,12 @@ class Agent:
             await self._reload(self._running.process)
             self._running = await self._read()
         running = self._running
-        self._wanted = wanted_of(self.routes, self.allocation, running.backends, self._emptied, standby=self._standby)
+        self._wanted = wanted_of(self.routes, self.allocation, running.backends, self._emptied, standby=standby)
         await self._make(changes(self._wanted, running, self._map_file), running)
         if self.allocation.backends.keys() - running.backends:
             raise Refused(self._trouble or "HAProxy has not all backends")
 
     def _decide(self) -> None:
-        self._standby = self.elsewhere()
         pools, pods = list(self.cluster.pools.values()), list(self.cluster.pods.values())
         self._pods.update(pools, pods)
         reachable = [pod for pod in pods if pod.uid not in self._pods.unreachable]
@@ -302,7 +301,7 @@ class Agent:
             if time.monotonic() >= self._retry_at:
                 self._dirty.set()
             return
-        if self._standby != self.elsewhere():
+        if self.elsewhere() != (config.STANDBY in running.map):
             self._dirty.set()
         await self._find_unreachable(stats)
         if self._wanted is not None:

@@ -18,7 +18,7 @@ the line, not in its rules. So `outcome` is exact but for two cases, which the r
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,6 +34,7 @@ __all__ = [
     "Files",
     "Settings",
     "endpoint",
+    "map_entries",
     "map_value",
     "read_allocation",
     "render",
@@ -44,7 +45,7 @@ __all__ = [
 # within three purges (2 s), so that the session of a high slot, which has no connection then, can retire.
 SERVER_OPTIONS: Final = "maxconn 1 pool-purge-delay 600ms"
 # In pools.map while another gateway takes the callers: a route's key has two slashes.
-STANDBY: Final = {"standby": "yes"}
+STANDBY: Final = "standby"
 SUCCESSOR: Final = "successor"  # the one backend that is no pool's
 MAX_BODY_BYTES: Final = 64 << 20  # as a session's
 BUFFER_BYTES: Final = 64 << 10  # a request up to this size is complete before it takes a session, and can be retried
@@ -84,9 +85,7 @@ def render(settings: Settings, allocation: Allocation, routes: Iterable[Route], 
         _successor(settings),
         *(_backend(name, uid, by_backend.get(name)) for name, uid in allocation.backends.items()),
     ]
-    entries = {route.key: map_value(route, allocation.backend_of(route)) for route in routes}
-    if standby:
-        entries |= STANDBY
+    entries = map_entries(routes, allocation.backend_of, standby=standby)
     return Files("\n".join(sections), "".join(f"{key} {value}\n" for key, value in entries.items()))
 
 
@@ -96,6 +95,14 @@ def read_allocation(haproxy_cfg: str) -> Allocation:
     if len(found) != len(re.findall(rf"^backend (?!{SUCCESSOR} )", haproxy_cfg, re.MULTILINE)):
         raise ValueError("the configuration has backends that were not written by this program")
     return Allocation(dict(found))
+
+
+def map_entries(
+    routes: Iterable[Route], backend_of: Callable[[Route], str], *, standby: bool = False
+) -> dict[str, str]:
+    """What pools.map has, by key. `backend_of` a route: "" for none."""
+    entries = {STANDBY: "yes"} if standby else {}
+    return entries | {route.key: map_value(route, backend_of(route)) for route in routes}
 
 
 def map_value(route: Route, backend: str) -> str:
@@ -356,7 +363,7 @@ frontend gateway from common
 def _after_response(pools_map: str) -> list[str]:
     """For every answer, HAProxy's own ones included: who answered, the outcome where no rule has said it, the id."""
     unsaid = "!{ var(txn.outcome) -m found }"
-    standby = f"str({next(iter(STANDBY))}),map_str({pools_map})"
+    standby = f"str({STANDBY}),map_str({pools_map})"
     return [
         "http-response set-var(txn.outcome) str(ok) if { status lt 300 }",
         "http-response set-var(txn.outcome) str(refused) unless { status lt 300 }",

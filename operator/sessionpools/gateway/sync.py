@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from sessionpools.gateway.backends import Allocation
-from sessionpools.gateway.config import STANDBY, endpoint, map_value, server_options
+from sessionpools.gateway.config import endpoint, map_entries, server_options
 from sessionpools.gateway.model import OpenSlot, Route
 from sessionpools.gateway.runtime import Server
 
@@ -71,7 +71,7 @@ class Change:
 
 
 def wanted_of(
-    routes: Iterable[Route],
+    routes: Collection[Route],
     allocation: Allocation,
     backends: Collection[str],
     emptied: Collection[str],
@@ -88,14 +88,15 @@ def wanted_of(
         if uid:
             lent[uid].append(name)
     slots: dict[Place, OpenSlot] = {}
-    values: dict[str, str] = dict(STANDBY if standby else {})
     for route in routes:
         backend = allocation.backend_of(route)
-        values[route.key] = map_value(route, backend if backend in backends else "")
         for name in lent.get(route.pool_uid, ()) if route.pool else ():
             if name in backends and (name == backend or name not in emptied):
                 slots.update(((name, slot.server), slot) for slot in route.slots)
-    return Wanted(slots, values)
+    there = map_entries(
+        routes, lambda route: name if (name := allocation.backend_of(route)) in backends else "", standby=standby
+    )
+    return Wanted(slots, there)
 
 
 def changes(wanted: Wanted, running: Running, map_file: Path) -> list[Change]:
