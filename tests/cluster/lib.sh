@@ -35,8 +35,7 @@ apt_need() {
 go_build() {
 	local module=$1 dir missing=() pkg
 	shift
-	# shellcheck disable=SC2046  # file names without spaces
-	dir=$cache/$module-$(hash_of $(find "$here/go/$module" -type f | LC_ALL=C sort))
+	dir=$(module_dir "$module")
 	for pkg in "$@"; do [ -x "$dir/$(binary_of "$pkg")" ] || missing+=("$pkg"); done
 	if [ ${#missing[@]} -gt 0 ]; then
 		have go || die "missing: ${missing[*]##*/}. Install it, or Go (a release that satisfies tests/cluster/go/$module/go.mod) to have it built"
@@ -54,6 +53,8 @@ go_build() {
 	fi
 	echo "$dir"
 }
+# shellcheck disable=SC2046  # file names without spaces
+module_dir() { echo "$cache/$1-$(hash_of $(find "$here/go/$1" -type f | LC_ALL=C sort))"; }
 # The name `go build` gives a command: the last path element that is not a major version
 binary_of() { sed -E 's,/v[0-9]+$,,; s,.*/,,' <<<"$1"; }
 
@@ -63,8 +64,12 @@ kubernetes_bins() {
 		go.etcd.io/etcd/server/v3 ./coredns
 }
 kind_dir() { go_build tools sigs.k8s.io/kind; }
-kubectl_dir() { released kubectl || go_build kubernetes k8s.io/kubernetes/cmd/kubectl; }
-helm_dir() { released helm || go_build tools helm.sh/helm/v4/cmd/helm; }
+kubectl_dir() { released_or_built kubectl kubernetes k8s.io/kubernetes/cmd/kubectl; }
+helm_dir() { released_or_built helm tools helm.sh/helm/v4/cmd/helm; }
+# released_or_built TOOL MODULE PACKAGE: what was compiled once, as it could not be downloaded, is not tried again
+released_or_built() {
+	if [ -x "$(module_dir "$2")/$1" ]; then module_dir "$2"; else released "$1" || go_build "$2" "$3"; fi
+}
 
 # released TOOL: the folder of kubectl or helm as its project has released it, from a wheel that takes seconds, where to
 # compile the two takes minutes; fails where there is none of it.
@@ -121,7 +126,7 @@ kubectl_fits() {
 	minor=$(kubectl version --client --output=json 2>/dev/null | sed -nE 's/.*"gitVersion": "v1\.([0-9]+).*/\1/p')
 	wanted=$(cut -d. -f2 <<<"$k8s_version")
 	((${minor:-0} >= wanted - 1 && ${minor:-0} <= wanted + 1)) && return
-	if have go || released kubectl >/dev/null; then return 1; fi
+	if have go || { [ -z "${KUBECTL_ADVISED:-}" ] && released kubectl >/dev/null; }; then return 1; fi
 	[ -n "${KUBECTL_ADVISED:-}" ] || step "kubectl is 1.${minor:-?} and the cluster 1.$wanted: one nearer to it is advised"
 	export KUBECTL_ADVISED=1
 }
