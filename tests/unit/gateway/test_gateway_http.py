@@ -10,8 +10,8 @@ from urllib.parse import quote
 import pytest
 
 from sessionpools.gateway.model import OpenSlot
-from support.gateway import POOL_UID, SERVICE, Gateway, route, slots_of
-from support.runtime_pod import Pod, Reply, eventually, free_ports
+from support.gateway import SERVICE, Gateway, route, slots_of
+from support.runtime_pod import POOL_UID, Pod, Reply, eventually, free_ports
 
 ODD_NAMES = (
     "Diabetes Score",
