@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -38,10 +38,12 @@ defaults
     http-reuse always
 frontend callers
     bind 127.0.0.1:{port}
-    default_backend session
-backend session
-    server session 127.0.0.1:{session_port} maxconn 1
+    default_backend sessions
+backend sessions
+    balance first
+{servers}
 """
+_BARE_SERVER: Final = "    server {port} 127.0.0.1:{port} maxconn 1"
 
 
 @dataclass(frozen=True)
@@ -113,12 +115,13 @@ def gateway(*pools: Pool) -> Iterator[Gateway]:
 
 
 @contextlib.contextmanager
-def bare_haproxy(session_port: int) -> Iterator[Server]:
-    """HAProxy in front of one session, with nothing to do but to pass calls on: what any proxy costs here."""
+def bare_haproxy(session_ports: Iterable[int]) -> Iterator[Server]:
+    """HAProxy in front of sessions, with nothing to do but to pass calls on: what any proxy costs here."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         port = free_ports()
         config = Path(name) / "haproxy.cfg"
-        config.write_text(_BARE.format(port=port, session_port=session_port))
+        servers = "\n".join(_BARE_SERVER.format(port=session_port) for session_port in session_ports)
+        config.write_text(_BARE.format(port=port, servers=servers))
         haproxy = subprocess.Popen([get_haproxy_binary(), "-db", "-f", str(config)])
         try:
             until_open(port, haproxy)

@@ -20,6 +20,7 @@ from support.pools import RESOURCES, WORKERS, Pool, publish, session_pool, web_s
 _INITIAL: Final = 1
 _MAXIMUM: Final = 5
 _NEW: Final = (_MAXIMUM - _INITIAL) * len(WORKERS)
+_SETTLE_SECONDS: Final = 5.0  # what the pods of the block before have left is cleaned up in
 _HOLD_SECONDS: Final = 30.0  # longer than the growth takes: no session has two calls of a burst
 _CODE: Final = """
 import time
@@ -72,11 +73,13 @@ def measure(quick: bool) -> list[Figure]:
 
 def _burst(client: Caller, pool: Pool) -> float:
     """Seconds from the burst to the time when a session has the last of its calls."""
+    time.sleep(_SETTLE_SECONDS)
     calls = str(_MAXIMUM * len(WORKERS))
     load = client.load(
         service_url(pool.namespace, pool.name), {"hold": _HOLD_SECONDS}, "--connections", calls, "--calls", calls,
         "--timeout", "120",
     )  # fmt: skip
+    time.sleep(_HOLD_SECONDS)  # asking whether it has ended takes more of the processors than a session pod's start
     found = load.result(180)
     seconds = float(found["max"]) / 1000 - _HOLD_SECONDS
     if found["statuses"] != {"200": int(calls)} or seconds >= _HOLD_SECONDS:
@@ -91,6 +94,7 @@ def _burst(client: Caller, pool: Pool) -> float:
 
 def _bare_pods(namespace: str) -> float:
     """Seconds from their creation to the time when all are ready."""
+    time.sleep(_SETTLE_SECONDS)
     pods = [_bare_pod(f"bare-{number}", WORKERS[number % len(WORKERS)]) for number in range(_NEW)]
     started = time.monotonic()
     kubectl("create", "-n", namespace, "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": pods}))
@@ -117,7 +121,7 @@ def _bare_pod(name: str, node: str) -> dict[str, Any]:
         "spec": {
             "nodeSelector": {"kubernetes.io/hostname": node},
             "containers": [container],
-            "terminationGracePeriodSeconds": 0,
+            "terminationGracePeriodSeconds": 1,  # 0: it is gone from the API server before it is from the node
         },
     }
 

@@ -32,7 +32,7 @@ def measure(quick: bool) -> list[Figure]:
 
 def _measure(connections: int, rounds: int, seconds: int) -> list[Figure]:
     service = services.ridge()
-    with all_servers(service, connections) as (servers, pids):
+    with all_servers(service, connections, bare=True) as (servers, pids):
         del servers[SESSION]  # a client can't spread its connections over ports
         names = [*servers, _AGAIN]
         loads: dict[str, list[Load]] = {name: [] for name in names}

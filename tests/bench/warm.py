@@ -53,7 +53,7 @@ def all_servers(
     """The service under each of them, with so many sessions or workers, and all processes of each."""
     with ExitStack() as stack:
         progress(f"start {count} sessions behind the gateway, and as many workers of FastAPI (twice) and {peer.NAME}")
-        pod = stack.enter_context(services.session_pod(service, count + 1 + bare))
+        pod = stack.enter_context(services.session_pod(service, count + 1 + bare * count))
         pool = Pool(pod, count)
         front = stack.enter_context(gateway(pool))
         servers = {
@@ -65,11 +65,14 @@ def all_servers(
             peer.NAME: stack.enter_context(peer.bentoml(service, count)),
         }
         if bare:
-            servers[BARE] = stack.enter_context(bare_haproxy(pod.base_port + count + 1))
+            first = pod.base_port + count + 1
+            servers[BARE] = stack.enter_context(bare_haproxy(range(first, first + count)))
         for name, server in servers.items():
             _await_quiet(name, server, service)
         pids = {name: server.pids for name, server in servers.items()}
         pids[GATEWAY] = [*front.pids, *services.pids(pod)]  # the sessions of all servers among them
+        if bare:
+            pids[BARE] += services.pids(pod)
         yield servers, pids
 
 

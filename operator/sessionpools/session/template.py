@@ -80,7 +80,6 @@ class Template:
         """Fork on command and reap, until the supervisor closes the channel."""
         linux.malloc_trim()
         gc.freeze()  # collections in sessions leave the shared pages alone
-        hugepages.collapse()
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._wake_fd = wake_read
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
@@ -104,7 +103,7 @@ class Template:
         reports: list[Message] = []
         for message, fds in orders:
             slot = message["fork"]
-            self._set_limit(message["max"])
+            self._prepare(message["max"])
             try:
                 pid = os.fork()
             except OSError as error:
@@ -134,8 +133,11 @@ class Template:
             os._exit(0)
         return orders
 
-    def _set_limit(self, slots: int) -> None:
+    def _prepare(self, slots: int) -> None:
+        """For forks of a pod with so many slots."""
         if slots != self._limit_slots:
+            if slots > 1 >= self._limit_slots:  # 0.3 s of CPU, which a single session with its spare never gets back
+                hugepages.collapse()
             self._limit_slots = slots
             self.limit_bytes = data_limit(self.launch.paths.session_memory_bytes, slots)
 

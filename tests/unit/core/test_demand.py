@@ -90,16 +90,16 @@ class TestGrowth:
         assert sessions(wished(p, Demand(1, 3), [big()], there)) == {"worker-1": 4}
 
     @pytest.mark.parametrize("cpus", [1, 3])
-    def test_as_many_start_at_a_time_as_the_node_has_cpus(self, cpus: int) -> None:
+    def test_two_start_at_a_time_for_each_cpu_of_a_node(self, cpus: int) -> None:
         p = pool(1, 32)
         there = slots(p, 1)
         for _ in range(3):
             ready = len(there)
             by_demand = wished(p, Demand(1, 30), [big(cpus=cpus)], there)
-            assert by_demand["worker-1"].sessions == ready + cpus
-            starting = slots(p, ready + cpus, ready=False)[ready:]
+            assert by_demand["worker-1"].sessions == ready + 2 * cpus
+            starting = slots(p, ready + 2 * cpus, ready=False)[ready:]
             assert sessions(wished(p, Demand(1, 30), [big(cpus=cpus)], there + starting)) == sessions(by_demand)
-            there = slots(p, ready + cpus)
+            there = slots(p, ready + 2 * cpus)
 
     def test_initial_sessions_do_not_wait_for_cpus_and_growth_waits_for_them(self) -> None:
         by_demand = wished(pool(5, 32), Demand(0, 30), [big(cpus=2)], [])
