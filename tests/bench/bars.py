@@ -31,7 +31,10 @@ CONTROL: Final = Bar(at_least=0.9, at_most=1.1)
 WARM_TO_DEF: Final = "warm call through the gateway / FastAPI def"
 WARM_TO_ASYNC: Final = "warm call through the gateway / FastAPI async def"
 GATEWAY_ADDS: Final = "gateway adds to p50"
+BARE: Final = "HAProxy alone"
+WARM_TO_BARE: Final = f"warm call through the gateway / {BARE}"
 GATEWAY_FIRST_CALL: Final = "gateway: first call / warm p50, worst slot"
+GATEWAY_FIRST_TO_PAUSED: Final = "gateway: first call / later call after a pause"
 GATEWAY_GROWTH: Final = "gateway: burst of 10 calls of 100 ms on 2 of 10 sessions, slowest"
 POD_GROWTH: Final = "pod-growth: last call of a burst / as many bare pods"
 GATEWAY_REFILL_MEDIAN: Final = "gateway: killed session answers again, median"
@@ -45,6 +48,7 @@ DIRECT_TO_DEF: Final = "direct call / FastAPI def"
 DIRECT_TO_ASYNC: Final = "direct call / FastAPI async def"
 MEMORY: Final = "further session, Process / interpreter of its own"
 FIRST_CALL: Final = "first call / warm p50, worst slot"
+FIRST_TO_PAUSED: Final = "first call / later call after a pause"
 GROWTH: Final = "burst of 10 calls of 100 ms on 2 of 10 sessions, slowest"
 REFILL_MEDIAN: Final = "killed session: slot answers again, median"
 REFILL_WORST: Final = "killed session: slot answers again, worst"
@@ -60,7 +64,11 @@ def throughput_to(other: str, connections: int) -> str:
 _THROUGHPUT: Final = {
     throughput_to(other, connections): bar
     for connections in (1, 4, 16)
-    for other, bar in (("FastAPI def", Bar(at_least=2)), ("FastAPI async def", Bar(at_least=1.2)))
+    for other, bar in (
+        ("FastAPI def", Bar(at_least=2)),
+        ("FastAPI async def", Bar(at_least=1.2)),
+        (BARE, Bar(at_least=0.8)),
+    )
 }
 
 BARS: Final = {
@@ -68,7 +76,10 @@ BARS: Final = {
     WARM_TO_ASYNC: Bar(at_most=0.9),
     **_THROUGHPUT,
     GATEWAY_ADDS: Bar(at_most=150),
+    # What is the gateway's own of it: docs/decisions/2026-11-23-what-a-proxy-costs.md
+    WARM_TO_BARE: Bar(at_most=1.15),
     GATEWAY_FIRST_CALL: Bar(at_most=2),
+    GATEWAY_FIRST_TO_PAUSED: Bar(at_most=1.2),
     GATEWAY_GROWTH: Bar(at_most=150),
     POD_GROWTH: Bar(at_most=1.2),
     GATEWAY_REFILL_MEDIAN: Bar(at_most=20),
@@ -83,6 +94,7 @@ BARS: Final = {
     DIRECT_TO_ASYNC: Bar(at_most=0.9),
     MEMORY: Bar(at_most=0.3),
     FIRST_CALL: Bar(at_most=2),
+    FIRST_TO_PAUSED: Bar(at_most=1.2),
     GROWTH: Bar(at_most=150),
     REFILL_MEDIAN: Bar(at_most=20),
     REFILL_WORST: Bar(at_most=150),

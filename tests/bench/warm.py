@@ -19,7 +19,6 @@ from bench.priority import preferred
 from bench.services import Server, Service
 
 GATEWAY, SESSION, DEF, ASYNC = "gateway", "session", "FastAPI def", "FastAPI async def"
-BARE: Final = "HAProxy alone"
 _QUIET_SECONDS: Final = 300
 _QUIET_MICROSECONDS: Final = 100_000  # in a second
 
@@ -28,12 +27,13 @@ def measure(quick: bool) -> list[Figure]:
     ridge = _compare(services.ridge(), "Ridge", quick)
     boosting = _compare(services.diabetes(), "GradientBoosting", quick)
     added = [found[GATEWAY] - found[SESSION] for found in ridge.rounds]
-    bare = [found[BARE] - found[SESSION] for found in ridge.rounds]
+    bare = [found[bars.BARE] - found[SESSION] for found in ridge.rounds]
     return [
         figure("warm: gateway against itself", statistics.median(ridge.control), "x", ridge.control),
         median_of(bars.WARM_TO_DEF, ridge.ratios(DEF), "x", ridge.valid),
         median_of(bars.WARM_TO_ASYNC, ridge.ratios(ASYNC), "x", ridge.valid),
         median_of(bars.GATEWAY_ADDS, added, "µs", ridge.valid),
+        median_of(bars.WARM_TO_BARE, ridge.ratios(bars.BARE), "x", ridge.valid),
         median_of("a HAProxy that only passes calls on adds to p50", bare, "µs", ridge.valid),
         median_of(f"warm call through the gateway / {peer.NAME}", ridge.ratios(peer.NAME), "x", ridge.valid),
         *_p50s(ridge, "Ridge"),
@@ -66,13 +66,13 @@ def all_servers(
         }
         if bare:
             first = pod.base_port + count + 1
-            servers[BARE] = stack.enter_context(bare_haproxy(range(first, first + count)))
+            servers[bars.BARE] = stack.enter_context(bare_haproxy(range(first, first + count)))
         for name, server in servers.items():
             _await_quiet(name, server, service)
         pids = {name: server.pids for name, server in servers.items()}
         pids[GATEWAY] = [*front.pids, *services.pids(pod)]  # the sessions of all servers among them
         if bare:
-            pids[BARE] += services.pids(pod)
+            pids[bars.BARE] += services.pids(pod)
         yield servers, pids
 
 
