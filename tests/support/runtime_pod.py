@@ -234,12 +234,20 @@ class Pod:
         return int(self.events("template-loaded")[-1]["pid"])
 
     @property
+    def spare_pids(self) -> set[int]:
+        """The processes that wait for a slot."""
+        return {pid for pid, name in children(self.template_pid).items() if name == "spare"}
+
+    @property
     def spare_pid(self) -> int:
-        """The process that waits for a slot; 0 when there is none."""
-        return next((pid for pid, name in children(self.template_pid).items() if name == "spare"), 0)
+        """Of a pod that has one spare at most; 0 when there is none."""
+        return next(iter(self.spare_pids), 0)
 
     def wait_spare(self, but: int = 0) -> int:
         return eventually(lambda: pid if (pid := self.spare_pid) != but else 0, message="a spare")
+
+    def wait_spares(self, count: int) -> set[int]:
+        return eventually(lambda: pids if len(pids := self.spare_pids) == count else set(), message=f"{count} spares")
 
     # --- calling ----------------------------------------------------------------------------------------------------
 

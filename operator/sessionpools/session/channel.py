@@ -4,7 +4,7 @@ The supervisor holds one end of a channel to the template and of one to each ses
 that does not read cannot stop it. Messages:
 
     supervisor -> template   {"fork": slot, "max": slots} + the session's channel, listener, connections;
-                             {"fork": -1, "max": slots} + channel for a spare session
+                             {"fork": -1, "max": slots} + channel for a spare session (-2, -3: others)
     supervisor -> spare      {"serve": slot} + the session's channel, listener, connections: it is that session now
     supervisor -> session    {"do": "drain" | "retire"}
     template -> supervisor   {"phase": "import numpy"}, {"loaded": {...}}, {"failed": {"summary", "details"}},
@@ -28,7 +28,7 @@ _MESSAGE_BYTES = 64 * 1024
 _MAX_FDS = 253  # SCM_MAX_FD
 _FDS_BYTES = socket.CMSG_LEN(_MAX_FDS * array.array("i").itemsize)
 MAX_CONNECTIONS = 240  # of a session: they go to its successor in one message, with what else that needs
-SPARE: Final = -1  # the slot of a session that has none yet
+SPARE: Final = -1  # the slot of a session that has none yet; of others -2, -3
 Message = dict[str, Any]
 
 

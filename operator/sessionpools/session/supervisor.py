@@ -20,7 +20,7 @@ from sessionpools.session.log import Log
 from sessionpools.session.loop import Loop
 from sessionpools.session.observe import Observer
 from sessionpools.session.slots import CALLER_GONE, STARTS_BEFORE_FAILURE, Session, Slot, back_off_seconds
-from sessionpools.session.spare import SpareKeeper
+from sessionpools.session.spare import Spares
 from sessionpools.session.warmup import WarmUps
 
 _TICK_SECONDS = 1.0
@@ -56,7 +56,7 @@ class Supervisor:
         self.warm_ups = WarmUps(self.loop, paths.host, spec.warmup)
         self.cpus = linux.cpu_count()
         self.observer = Observer(self)
-        self.spare = SpareKeeper(self.loop, log, self.keeper, linux.MemoryCgroup(), self)
+        self.spares = Spares(self.loop, log, self.keeper, linux.MemoryCgroup(), self)
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -80,7 +80,7 @@ class Supervisor:
         self._check_start()
         self.keeper.tick()
         self.observer.tick()
-        self.spare.tick()
+        self.spares.tick()
         self._consider_ready()
 
     def _resize(self) -> None:
@@ -133,7 +133,7 @@ class Supervisor:
         if self.draining:
             return
         self.draining = self.keeper.draining = True
-        self.spare.drop()
+        self.spares.drop()
         self._set_phase("draining")
         self.loop.call_later(self.keeper.settings.drain_timeout_seconds, self._drain_timeout)
         self.keeper.act()
@@ -236,7 +236,7 @@ class Supervisor:
         child.channel.close()
         child.process.returncode = os.waitstatus_to_exitcode(status)
         self.template = None
-        self.spare.drop()  # the next template makes its own
+        self.spares.drop()  # the next template makes its own
         if self.each_for_itself and child.loaded:
             return  # it has shown that the service loads, and its threads; it is not needed
         summary, details = child.failure or (self._template_death(child, status), "")
@@ -285,7 +285,7 @@ class Supervisor:
             session.pid = process.pid
             process.returncode = 0  # reaped by us, not by Popen
             return
-        session.pid = self.spare.serve(session.slot, fds)
+        session.pid = self.spares.serve(session.slot, fds)
         session.was_spare = bool(session.pid)
         if not session.was_spare:
             self.fork(session.slot, self.keeper.settings.max_pool_size, fds)
@@ -311,7 +311,7 @@ class Supervisor:
                 self._consider_ready()
             if self.each_for_itself:
                 self.keeper.act()  # another may start now
-            self.spare.plan()
+            self.spares.plan()
 
     def session_ended(self, slot: Slot, session: Session, reason: str) -> None:
         self.warm_ups.cancel(slot)
@@ -368,7 +368,7 @@ class Supervisor:
         self.ready = True
         self._set_phase("ready")
         self.log("ready", seconds=round(self.loop.now() - self.started_at, 3))
-        self.spare.plan()
+        self.spares.plan()
 
     def _check_start(self) -> None:
         limit = self.keeper.settings.start_timeout_seconds
@@ -406,10 +406,10 @@ class Supervisor:
                 self._exited(pid, status)
 
     def _exited(self, pid: int, status: int) -> None:
-        if not self.spare.exited(pid, status):
+        if not self.spares.exited(pid, status):
             self.keeper.exited(pid, status)  # unknown ones were orphans of user code
 
     def _leaders(self) -> set[int]:
         """Of the process groups that are there."""
         template = self.template.pid if self.template is not None else 0
-        return {*self.keeper.pids(), template, self.spare.pid} - {0}
+        return {*self.keeper.pids(), *self.spares.pids, template} - {0}

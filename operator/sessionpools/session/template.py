@@ -172,7 +172,7 @@ class Post:
 
     @classmethod
     def given(cls, slot: int, fds: Sequence[int]) -> Post:
-        listener = None if slot == SPARE else socket.socket(fileno=fds[1])
+        listener = None if slot <= SPARE else socket.socket(fileno=fds[1])
         return cls(slot, Channel.from_fd(fds[0]), listener, tuple(fds[2:]))
 
 
@@ -189,7 +189,7 @@ def run_session(template: Template, post: Post) -> NoReturn:
         console = capture.Console()
         template.service.console = console
         template.service.after_fork()
-        if post.slot == SPARE:
+        if post.slot <= SPARE:
             post = _wait_for_slot(post.channel)
             work = _take_place(template, post)
         assert post.listener is not None  # noqa: S101
@@ -224,9 +224,10 @@ def run_session(template: Template, post: Post) -> NoReturn:
 
 def _take_place(template: Template, post: Post) -> WorkDirectory:
     """Name the process after its slot; the slot's work directory, or the spare's."""
-    spare = post.slot == SPARE
+    spare = post.slot <= SPARE
     linux.name_process("starting" if spare else f"session-{post.slot}")
-    return WorkDirectory(template.launch.paths.work_dir, "spare" if spare else f"slot-{post.slot}")
+    name = f"spare-{SPARE - post.slot}" if spare else f"slot-{post.slot}"
+    return WorkDirectory(template.launch.paths.work_dir, name)
 
 
 def _wait_for_slot(channel: Channel) -> Post:

@@ -17,7 +17,7 @@ from sessionpools.session.channel import Channel, ChannelClosedError
 from sessionpools.session.config import Settings
 from sessionpools.session.loop import Loop
 from sessionpools.session.slots import back_off_seconds
-from sessionpools.session.spare import SpareKeeper
+from sessionpools.session.spare import Spare
 from support.runtime_pod import alive, children, eventually, post, read_answer
 from unit.session.conftest import StartPod
 
@@ -169,6 +169,21 @@ def test_a_pod_of_one_slot_has_a_spare_too(start_pod: StartPod, recycle: int) ->
     assert pod.wait_new_session(0, old)["pid"] == spare
 
 
+def test_a_pod_of_many_slots_has_more_and_a_burst_takes_them_all(start_pod: StartPod) -> None:
+    pod = start_pod(ECHO, settings={"initialPoolSize": 0, "maxPoolSize": 8})
+    spares = pod.wait_spares(3)
+    with contextlib.ExitStack() as burst:
+        for slot in range(4):
+            pod.begin(burst.enter_context(pod.dial(slot)), {})
+        eventually(lambda: all(pod.slot(slot)["pid"] for slot in range(4)))
+        pids = {pod.slot(slot)["pid"] for slot in range(4)}
+    assert spares < pids
+    again = pod.wait_spares(3)
+    assert not again & pids
+    pod.change(maxPoolSize=2)
+    eventually(lambda: len(pod.spare_pids) == 1)
+
+
 def test_a_pod_without_slots_has_no_spare(start_pod: StartPod) -> None:
     pod = start_pod(ECHO, settings=TWO)
     spare = pod.wait_spare()
@@ -241,7 +256,7 @@ def test_a_spare_is_dropped_when_memory_is_short_and_made_when_there_is_room(mem
     host: Any = SimpleNamespace(
         can_fork=lambda: True, fork=lambda slot, slots, fds: orders.append(Channel.from_fd(os.dup(fds[0])))
     )
-    spare = SpareKeeper(Loop(), lambda event, **_: log.append(event), keeper, _cgroup(memory), host)  # type: ignore[arg-type]
+    spare = Spare(Loop(), lambda event, **_: log.append(event), keeper, _cgroup(memory), host)  # type: ignore[arg-type]
     (memory / "memory.current").write_text(f"{230 << 20}\n")
     spare.tick()
     assert not orders  # 42 MiB are left: not enough to make one
