@@ -10,7 +10,7 @@ import pytest
 
 from support.caller import Caller, Load, caller, service_url
 from support.cluster import apply, kubectl, temporary_namespace, wait_for
-from support.faults import active_gateway, frozen_api_server, kill, release_pods, stopped_node
+from support.faults import active_gateway, frozen_api_server, kill, release_pods, rollout_settles, stopped_node
 from support.pools import WORKERS, Json, Pool, publish, session_pool, web_service
 
 # Takes 20 ms, and says so if it ever runs while it runs.
@@ -75,16 +75,6 @@ def assert_at_most_died(found: Json, most: int) -> None:
     """Only requests that were inside; each was told so by the gateway."""
     assert set(found["statuses"]) <= {"200", "502"}, found
     assert found["statuses"].get("502", 0) <= most, found
-
-
-def rollout_settles(component: str) -> None:
-    wait_for(
-        lambda: all(
-            status["ready"] for pod in release_pods(component) for status in pod["status"].get("containerStatuses", [])
-        ),
-        90,
-        f"every {component} is ready again",
-    )
 
 
 def test_a_killed_session_fails_its_own_request_at_most(world: World) -> None:

@@ -1,12 +1,18 @@
-"""Nodes that join, leave, are cordoned or lost, on real kubelets. The cluster is as before afterwards."""
+"""Nodes that join, leave, are cordoned, drained, tainted, relabelled or lost, on real kubelets. All is as it was after
+each test.
+"""
 
+import contextlib
+import json
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
-from support.cluster import CLUSTER, cluster_script, docker, kubectl, wait_for
-from support.faults import stopped_node
-from support.pools import POOLS, WORKERS, Pool, publish, session_pool, web_service
+from support.caller import Caller, caller, service_url
+from support.cluster import CLUSTER, apply, cluster_script, docker, kubectl, wait_for
+from support.faults import release_pods, rollout_settles, stopped_node
+from support.pools import POOLS, WORKERS, Json, Pool, publish, session_pool, web_service
 
 IMAGES = ("session-pools:dev", "session-pools-session:dev")
 JOINED = f"{CLUSTER}-worker3"
@@ -14,6 +20,39 @@ JOINED = f"{CLUSTER}-worker3"
 
 def row(pool: Pool, node: str) -> dict[str, object]:
     return next((r for r in pool.status().get("nodes", []) if r["name"] == node), {})
+
+
+def exists(pool: Pool) -> bool:
+    return bool(kubectl("get", POOLS, pool.name, "-n", pool.namespace, "--ignore-not-found", "-o", "name").stdout)
+
+
+def worker_without_controller() -> str:
+    """A worker that can be taken away without the controller."""
+    taken = {pod["spec"]["nodeName"] for pod in release_pods("controller")}
+    return next((worker for worker in reversed(WORKERS) if worker not in taken), WORKERS[1])
+
+
+@contextlib.contextmanager
+def tainted(node: str, taint: str) -> Iterator[None]:
+    kubectl("taint", "node", node, taint)
+    try:
+        yield
+    finally:
+        kubectl("taint", "node", node, f"{taint}-")
+
+
+def evict(pod: Json) -> subprocess.CompletedProcess[str]:
+    """What `kubectl drain` asks the API server for."""
+    name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": namespace}}
+    path = f"/api/v1/namespaces/{namespace}/pods/{name}/eviction"
+    return kubectl("create", "--raw", path, "-f", "-", input=json.dumps(body), check=False)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Caller]:
+    with caller(WORKERS[0]) as made:
+        yield made
 
 
 @pytest.fixture
@@ -39,6 +78,86 @@ def test_a_cordoned_node_keeps_its_session_and_gets_none(pool: Pool) -> None:
     pool.until_success()
 
 
+def test_a_drain_ends_its_sessions_without_a_failed_call(pool: Pool, client: Caller) -> None:
+    drained = WORKERS[1]  # the caller is on the other one
+    url = service_url(pool.namespace, pool.name)
+    load = client.load(url, {"x": 1}, "--connections", "2", "--rate", "20", "--seconds", "20")
+    try:
+        # emptyDir: a session's work directory is one
+        kubectl("drain", drained, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=90s")
+        wait_for(lambda: not pool.pods(drained), 10, "no session pod is left there")
+        assert row(pool, WORKERS[0])["state"] == "Success"
+    finally:
+        kubectl("uncordon", drained)
+    assert set(load.result(120)["statuses"]) == {"200"}
+    wait_for(lambda: len(pool.ready_pods(drained)) == 1, 60, "the node is filled again")
+    for component in ("controller", "gateway"):
+        rollout_settles(component)
+
+
+def test_an_eviction_beyond_a_disruption_budget_is_refused(pool: Pool) -> None:
+    budget: Json = {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": "nodes"},
+        "spec": {"minAvailable": 2, "selector": {"matchLabels": {"sessionpools.dev/pool": pool.name}}},
+    }
+    apply(budget, namespace=pool.namespace)
+    try:
+
+        def allowed() -> str:
+            path = "jsonpath={.status.observedGeneration} {.status.disruptionsAllowed}"
+            return kubectl("get", "poddisruptionbudget", "nodes", "-n", pool.namespace, "-o", path).stdout
+
+        wait_for(lambda: allowed() == "1 0", 30, "the budget is counted")
+        refused = evict(pool.pods()[0])
+        assert "violate the pod's disruption budget" in refused.stderr
+        assert len(pool.ready_pods()) == 2
+        pool.patch(initialPoolSize=2)
+        wait_for(lambda: allowed() == "1 2", 60, "two may be evicted")
+        evicted = evict(pool.pods()[0])
+        assert evicted.returncode == 0, evicted.stderr
+        pool.until_success()
+    finally:
+        kubectl("delete", "poddisruptionbudget", "nodes", "-n", pool.namespace)
+
+
+def test_a_taint_keeps_new_sessions_away_and_one_that_executes_ends_them(pool: Pool) -> None:
+    worker = worker_without_controller()
+    other = next(name for name in WORKERS if name != worker)
+    before = {pod["metadata"]["uid"] for pod in pool.pods(worker)}
+    with tainted(worker, "example.com/held=yes:NoSchedule"):
+        pool.patch(initialPoolSize=2)
+        wait_for(lambda: len(pool.ready_pods(other)) == 2, 60, "the other node has grown")
+        assert {pod["metadata"]["uid"] for pod in pool.ready_pods(worker)} == before
+    wait_for(lambda: len(pool.ready_pods(worker)) == 2, 60, "the node has grown too")
+    with tainted(worker, "example.com/held=yes:NoExecute"):
+        wait_for(lambda: not pool.pods(worker) and not row(pool, worker), 60, "its sessions are gone, and its row")
+        assert row(pool, other)["state"] == "Success"
+    wait_for(lambda: len(pool.ready_pods(worker)) == 2, 60, "the node is filled again")
+    rollout_settles("gateway")
+
+
+def test_a_node_that_is_relabelled_joins_and_leaves_a_pool(restricted: str) -> None:
+    here, there = WORKERS
+    label = "example.com/group"
+    kubectl("label", "node", here, f"{label}=models")
+    try:
+        placement = {"nodeSelector": {label: "models"}}
+        pool = publish(restricted, web_service("grouped"), session_pool("grouped", placement=placement))
+        pool.until_success()
+        assert [found["name"] for found in pool.status()["nodes"]] == [here]
+        kubectl("label", "node", there, f"{label}=models")
+        wait_for(lambda: row(pool, there).get("state") == "Success", 60, "the other node has joined")
+        kubectl("label", "node", here, f"{label}-")
+        wait_for(lambda: not row(pool, here) and not pool.pods(here), 60, "the first node has left")
+        pool.until_success()
+        kubectl("delete", POOLS, "grouped", "-n", restricted, "--cascade=foreground")
+    finally:
+        for worker in WORKERS:
+            kubectl("label", "node", worker, f"{label}-")
+
+
 def test_a_node_that_joins_is_filled_and_one_that_is_removed_disappears(pool: Pool) -> None:
     try:
         cluster_script("add-node", CLUSTER)
@@ -53,10 +172,10 @@ def test_a_node_that_joins_is_filled_and_one_that_is_removed_disappears(pool: Po
 
 
 def test_a_lost_node_is_reported_not_churned_and_used_again_when_it_is_back(pool: Pool) -> None:
-    # not the controller's node: there is one replica, and it would be lost with it
-    selector = ("-l", "app.kubernetes.io/component=controller", "-o", "jsonpath={.items[0].spec.nodeName}")
-    taken = kubectl("get", "pods", "-n", "session-pools", *selector).stdout
-    worker, other = sorted(WORKERS, key=lambda name: name == taken)
+    worker = worker_without_controller()
+    other = next(name for name in WORKERS if name != worker)
+    leaving = publish(pool.namespace, web_service("leaving"), session_pool("leaving"))
+    leaving.until_success()
     uids = {pod["metadata"]["uid"] for pod in pool.pods()}
     with stopped_node(worker):
         wait_for(lambda: row(pool, worker).get("state") == "Pending", 120, "the lost node is Pending")
@@ -64,5 +183,10 @@ def test_a_lost_node_is_reported_not_churned_and_used_again_when_it_is_back(pool
         assert row(pool, other)["state"] == "Success"
         assert pool.condition("Ready")["status"] == "True"
         assert {pod["metadata"]["uid"] for pod in pool.pods()} == uids
+        # foreground: the object stays until its last session pod has ended, which nobody can say of a lost node
+        kubectl("delete", POOLS, "leaving", "-n", pool.namespace, "--cascade=foreground", "--wait=false")
+        wait_for(lambda: row(leaving, other).get("state") == "NotFound", 60, "the other node has ended its session")
+        assert row(leaving, worker)["state"] == "Pending"
+    wait_for(lambda: not exists(leaving), 180, "the pool is gone when the node is back")
     pool.until_success(180)
     assert {pod["metadata"]["uid"] for pod in pool.pods()} == uids

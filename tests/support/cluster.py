@@ -11,6 +11,7 @@ import secrets
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import pytest
@@ -64,18 +65,22 @@ def cluster_script(*command: str) -> None:
     _run(str(ROOT / "tests/cluster" / command[0]), *command[1:])
 
 
-def script(*command: str) -> None:
-    """Runs a script of scripts/: `script("deploy", CLUSTER)`."""
-    _run(str(ROOT / "scripts" / command[0]), *command[1:])
+def script(*command: str, root: Path = ROOT) -> None:
+    """Runs a script of scripts/, of this checkout or of another: `script("deploy", CLUSTER)`."""
+    _run(str(root / "scripts" / command[0]), *command[1:], root=root)
+
+
+def helm(*command: str) -> None:
+    _run(tool("helm"), "--kube-context", CONTEXT, *command)
 
 
 def docker(*command: str) -> None:
     _run("docker", *command)
 
 
-def _run(*command: str) -> None:
+def _run(*command: str, root: Path = ROOT) -> None:
     environment = os.environ | {"CLUSTER": CLUSTER}
-    done = subprocess.run(command, env=environment, cwd=ROOT, text=True, capture_output=True, timeout=SCRIPT_SECONDS)
+    done = subprocess.run(command, env=environment, cwd=root, text=True, capture_output=True, timeout=SCRIPT_SECONDS)
     if done.returncode:
         raise AssertionError(f"{' '.join(command)}: {done.stderr.strip()[-2000:]}")
 

@@ -41,6 +41,16 @@ def active_gateway() -> Json:
     return found
 
 
+def rollout_settles(component: str) -> None:
+    """Waits until every pod of the release's component is ready."""
+
+    def settled() -> bool:
+        statuses = [pod["status"].get("containerStatuses", []) for pod in release_pods(component)]
+        return all(of_pod and all(container["ready"] for container in of_pod) for of_pod in statuses)
+
+    wait_for(settled, 90, f"every {component} is ready again")
+
+
 def processes(pod: Json, pattern: str) -> list[int]:
     """Pids, on the pod's node, of its processes whose name matches, oldest first.
 

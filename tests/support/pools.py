@@ -85,6 +85,13 @@ class Pool:
     def ready_pods(self, node: str = "") -> list[Json]:
         return [pod for pod in self.pods(node) if _is_ready(pod)]
 
+    def lives(self) -> dict[str, int]:
+        """How often the containers of each session pod (by uid) have started again."""
+        return {
+            pod["metadata"]["uid"]: sum(status["restartCount"] for status in pod["status"]["containerStatuses"])
+            for pod in self.pods()
+        }
+
     def until_success(self, seconds: float = READY_SECONDS) -> Json:
         """Waits for Success of the pool as its spec stands now; returns the status."""
 
