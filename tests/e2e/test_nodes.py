@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from support.cluster import CLUSTER, cluster_script, docker, kubectl, wait_for
-from support.faults import stopped_node
+from support.faults import leading_controller, stopped_node
 from support.pools import POOLS, WORKERS, Pool, publish, session_pool, web_service
 
 IMAGES = ("session-pools:dev", "session-pools-session:dev")
@@ -53,10 +53,9 @@ def test_a_node_that_joins_is_filled_and_one_that_is_removed_disappears(pool: Po
 
 
 def test_a_lost_node_is_reported_not_churned_and_used_again_when_it_is_back(pool: Pool) -> None:
-    # not the controller's node: there is one replica, and it would be lost with it
-    selector = ("-l", "app.kubernetes.io/component=controller", "-o", "jsonpath={.items[0].spec.nodeName}")
-    taken = kubectl("get", "pods", "-n", "session-pools", *selector).stdout
-    worker, other = sorted(WORKERS, key=lambda name: name == taken)
+    # the leader's node: the other controller is the one to say so
+    taken = leading_controller()["spec"]["nodeName"]
+    worker, other = sorted(WORKERS, key=lambda name: name != taken)
     uids = {pod["metadata"]["uid"] for pod in pool.pods()}
     with stopped_node(worker):
         wait_for(lambda: row(pool, worker).get("state") == "Pending", 120, "the lost node is Pending")

@@ -152,9 +152,7 @@ class Simulation:
 
     async def quiet(self, seconds: float = 0.4) -> int:
         """How many writes the controller makes in the next `seconds`, once it has nothing in its queue that is due."""
-        assert self.app is not None
-        app = self.app
-        await self.until(lambda: app.queue.idle, "the queue is idle")
+        await self.until(lambda: self.app and self.app.term and self.app.term.queue.idle, "the queue is idle")
         before = len(self.server.writes())
         await asyncio.sleep(seconds)
         return len(self.server.writes()) - before
