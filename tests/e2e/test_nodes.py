@@ -11,7 +11,7 @@ import pytest
 
 from support.caller import Caller, caller, service_url
 from support.cluster import CLUSTER, apply, cluster_script, docker, kubectl, wait_for
-from support.faults import release_pods, rollout_settles, stopped_node
+from support.faults import leading_controller, rollout_settles, stopped_node
 from support.pools import POOLS, WORKERS, Json, Pool, publish, session_pool, web_service
 
 IMAGES = ("session-pools:dev", "session-pools-session:dev")
@@ -24,12 +24,6 @@ def row(pool: Pool, node: str) -> dict[str, object]:
 
 def exists(pool: Pool) -> bool:
     return bool(kubectl("get", POOLS, pool.name, "-n", pool.namespace, "--ignore-not-found", "-o", "name").stdout)
-
-
-def worker_without_controller() -> str:
-    """A worker that can be taken away without the controller."""
-    taken = {pod["spec"]["nodeName"] for pod in release_pods("controller")}
-    return next((worker for worker in reversed(WORKERS) if worker not in taken), WORKERS[1])
 
 
 @contextlib.contextmanager
@@ -123,8 +117,7 @@ def test_an_eviction_beyond_a_disruption_budget_is_refused(pool: Pool) -> None:
 
 
 def test_a_taint_keeps_new_sessions_away_and_one_that_executes_ends_them(pool: Pool) -> None:
-    worker = worker_without_controller()
-    other = next(name for name in WORKERS if name != worker)
+    other, worker = WORKERS
     before = {pod["metadata"]["uid"] for pod in pool.pods(worker)}
     with tainted(worker, "example.com/held=yes:NoSchedule"):
         pool.patch(initialPoolSize=2)
@@ -172,8 +165,9 @@ def test_a_node_that_joins_is_filled_and_one_that_is_removed_disappears(pool: Po
 
 
 def test_a_lost_node_is_reported_not_churned_and_used_again_when_it_is_back(pool: Pool) -> None:
-    worker = worker_without_controller()
-    other = next(name for name in WORKERS if name != worker)
+    # the leader's node: the other controller is the one to say so
+    taken = leading_controller()["spec"]["nodeName"]
+    worker, other = sorted(WORKERS, key=lambda name: name != taken)
     leaving = publish(pool.namespace, web_service("leaving"), session_pool("leaving"))
     leaving.until_success()
     uids = {pod["metadata"]["uid"] for pod in pool.pods()}

@@ -20,7 +20,7 @@ def recipe(namespace: str) -> list[dict[str, object]]:
 
 def image_with_kubectl(directory: Path, name: str) -> None:
     """What the recipe's image holds, on the nodes, which can pull none: the same program and nothing else."""
-    shutil.copy(tool("kubectl"), directory / "kubectl")  
+    shutil.copy(tool("kubectl"), directory / "kubectl")
     containerfile = 'FROM scratch\nCOPY kubectl /bin/kubectl\nENTRYPOINT ["/bin/kubectl"]\n'
     (directory / "Containerfile").write_text(containerfile)
     docker("build", "-f", str(directory / "Containerfile"), "-t", name, str(directory))

@@ -17,6 +17,7 @@ EVERYTHING_ON = {
     "imagePullSecrets": [{"name": "registry"}],
     "serviceAccount": {"annotations": {"a": "b"}},
     "controller": {
+        "replicas": 3,
         "priorityClassName": "system-cluster-critical",
         "tolerations": [{"operator": "Exists"}],
         "affinity": {"nodeAffinity": {}},
@@ -78,7 +79,7 @@ def test_helm_lint_has_nothing_to_say() -> None:
     assert "[WARNING]" not in done.stdout
 
 
-def test_by_default_a_controller_and_two_gateways_are_installed_with_what_they_need() -> None:
+def test_by_default_two_controllers_and_two_gateways_are_installed_with_what_they_need() -> None:
     objects = chart()
     assert sorted((o["kind"], o["metadata"]["name"]) for o in objects) == [
         ("ClusterRole", "session-pools-controller"),
@@ -92,9 +93,12 @@ def test_by_default_a_controller_and_two_gateways_are_installed_with_what_they_n
         ("Deployment", "session-pools-controller"),
         ("Deployment", "session-pools-gateway"),
         ("NetworkPolicy", "session-pools-gateway"),
+        ("PodDisruptionBudget", "session-pools-controller"),
         ("PodDisruptionBudget", "session-pools-gateway"),
+        ("Role", "session-pools-controller-election"),
         ("Role", "session-pools-controller-gateways"),
         ("Role", "session-pools-gateway-election"),
+        ("RoleBinding", "session-pools-controller-election"),
         ("RoleBinding", "session-pools-controller-gateways"),
         ("RoleBinding", "session-pools-gateway-election"),
         ("Service", "session-pools-controller"),
@@ -104,8 +108,41 @@ def test_by_default_a_controller_and_two_gateways_are_installed_with_what_they_n
         ("ValidatingAdmissionPolicy", "session-pools-gateway"),
         ("ValidatingAdmissionPolicyBinding", "session-pools-gateway"),
     ]
-    assert deployment(objects)["spec"]["replicas"] == 1
-    assert deployment(objects)["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_there_are_two_and_a_new_one_is_ready_before_an_old_one_ends() -> None:
+    spec = deployment(chart())["spec"]
+    assert spec["replicas"] == 2
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    assert deployment(chart({"controller": {"replicas": 3}}))["spec"]["replicas"] == 3
+
+
+def test_they_spread_over_nodes_and_zones_where_there_is_room() -> None:
+    constraints = pod(chart())["spec"]["topologySpreadConstraints"]
+    assert {each["topologyKey"]: each["whenUnsatisfiable"] for each in constraints} == {
+        "kubernetes.io/hostname": "DoNotSchedule",
+        "topology.kubernetes.io/zone": "ScheduleAnyway",
+    }
+    for each in constraints:
+        assert (each["maxSkew"], each["nodeTaintsPolicy"]) == (1, "Honor")
+        assert each["labelSelector"] == deployment(chart())["spec"]["selector"]
+
+
+def test_a_drain_leaves_one_of_them_and_is_not_held_up_where_there_is_but_one() -> None:
+    budget = the(chart(), "PodDisruptionBudget", "session-pools-controller")["spec"]
+    assert budget["minAvailable"] == 1
+    assert budget["selector"] == deployment(chart())["spec"]["selector"]
+    alone = chart({"controller": {"replicas": 1}})
+    assert [o["metadata"]["name"] for o in of_kind(alone, "PodDisruptionBudget")] == ["session-pools-gateway"]
+
+
+def test_the_lease_is_the_releases_own() -> None:
+    objects = chart({"crds": {"enabled": False}}, release="team-b")
+    (controller,) = the(objects, "Deployment", "team-b-session-pools-controller")["spec"]["template"]["spec"][
+        "containers"
+    ]
+    told = {variable["name"]: variable.get("value") for variable in controller["env"]}
+    assert told["SESSIONPOOLS_LEASE"] == "team-b-session-pools-controller"
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
@@ -177,6 +214,7 @@ def test_the_controller_is_told_what_it_needs_by_its_environment() -> None:
     assert env(chart()) == {
         "POD_NAME": None,
         "POD_NAMESPACE": None,
+        "SESSIONPOOLS_LEASE": "session-pools-controller",
         "SESSIONPOOLS_SESSION_IMAGE": "session-pools-session:dev",
         "SESSIONPOOLS_SESSION_IMAGE_PULL_POLICY": "IfNotPresent",
         "SESSIONPOOLS_WATCH_NAMESPACES": "",
@@ -230,7 +268,11 @@ def test_what_is_set_for_the_pod_stands_in_the_pod() -> None:
     spec = pod(chart(EVERYTHING_ON))["spec"]
     assert spec["imagePullSecrets"] == [{"name": "registry"}]
     assert spec["priorityClassName"] == "system-cluster-critical"
-    assert spec["tolerations"] == [{"operator": "Exists"}]
+    assert [(each.get("key"), each.get("tolerationSeconds")) for each in spec["tolerations"]] == [
+        ("node.kubernetes.io/not-ready", 30),  # a lost node's controller is replaced soon
+        ("node.kubernetes.io/unreachable", 30),
+        (None, None),
+    ]
     assert spec["affinity"] == {"nodeAffinity": {}}
     assert pod(chart(EVERYTHING_ON))["metadata"]["annotations"]["example.com/scrape"] == "true"
     assert spec["terminationGracePeriodSeconds"] == 30

@@ -35,9 +35,10 @@ IN_A_NAMESPACE = (
     | grant("", "configmaps", "get list create delete")
     | grant("", "events", "get create patch")
 )
+LEASE = grant("coordination.k8s.io", "leases", "create get patch")
 FIND_GATEWAYS = grant("", "pods", "get list watch")
 ROUTE = grant("sessionpools.dev", "sessionpools webservices", "get list watch") | grant("", "pods", "get list watch")
-ELECT = grant("", "pods", "get list watch patch") | grant("coordination.k8s.io", "leases", "create get patch")
+ELECT = grant("", "pods", "get list watch patch") | LEASE
 
 
 def roles_of(objects: list[Object], account: str) -> dict[str, Rights]:
@@ -59,7 +60,7 @@ def of_namespace(objects: list[Object], binding: Object) -> list[Object]:
 def test_cluster_wide_the_controller_has_exactly_the_rights_that_it_uses() -> None:
     assert roles_of(chart(), "session-pools-controller") == {
         "": NODES | IN_A_NAMESPACE,
-        "session-pools": FIND_GATEWAYS,
+        "session-pools": FIND_GATEWAYS | LEASE,
     }
 
 
@@ -68,7 +69,7 @@ def test_with_namespaces_it_has_them_there_and_cluster_wide_only_nodes() -> None
         "": NODES,
         "blue": IN_A_NAMESPACE,
         "green": IN_A_NAMESPACE,
-        "session-pools": FIND_GATEWAYS,
+        "session-pools": FIND_GATEWAYS | LEASE,
     }
 
 
@@ -81,9 +82,10 @@ def test_the_gateway_reads_what_it_routes_by_and_writes_only_where_it_runs() -> 
     }
 
 
-def test_of_leases_the_gateway_reads_and_writes_its_own() -> None:
+@pytest.mark.parametrize("component", ["controller", "gateway"])
+def test_of_leases_each_reads_and_writes_its_own(component: str) -> None:
     objects = chart({"crds": {"enabled": False}}, release="team-b", namespace="session-pools")
-    name = "team-b-session-pools-gateway"
+    name = f"team-b-session-pools-{component}"
     rules = the(objects, "Role", f"{name}-election")["rules"]
     leases = [rule for rule in rules if "leases" in rule["resources"]]
     assert [(rule["verbs"], rule.get("resourceNames")) for rule in leases] == [
@@ -94,8 +96,9 @@ def test_of_leases_the_gateway_reads_and_writes_its_own() -> None:
 
 def test_without_a_gateway_nobody_has_its_rights() -> None:
     objects = chart({"gateway": {"enabled": False}})
-    assert not of_kind(objects, "Role", "RoleBinding", "ValidatingAdmissionPolicy")
+    assert not of_kind(objects, "ValidatingAdmissionPolicy")
     assert roles_of(objects, "session-pools-gateway") == {}
+    assert roles_of(objects, "session-pools-controller") == {"": NODES | IN_A_NAMESPACE, "session-pools": LEASE}
 
 
 def test_what_a_gateway_may_patch_is_kept_to_the_label_of_its_own_pods() -> None:
@@ -120,7 +123,7 @@ def test_what_a_gateway_may_patch_is_kept_to_the_label_of_its_own_pods() -> None
 @pytest.mark.parametrize(
     ("heading", "granted"),
     [
-        ("## What the controller may do", NODES | IN_A_NAMESPACE),
+        ("## What the controller may do", NODES | IN_A_NAMESPACE | LEASE),
         ("## What the gateway may do", ROUTE | ELECT),
     ],
 )

@@ -62,6 +62,7 @@ def test_every_group_of_values_is_documented_where_it_stands() -> None:
         ({"controller": {"extraEnv": [{"value": "x"}]}}, "at '/controller/extraEnv/0': missing property 'name'"),
         ({"controller": {"podAnnotations": {"n": 1}}}, "at '/controller/podAnnotations/n': got number, want string"),
         ({"api": {"namespace": "Team A"}}, "at '/api/namespace'"),
+        ({"controller": {"replicas": 0}}, "at '/controller/replicas': minimum: got 0, want 1"),
         ({"gateway": {"replicas": 0}}, "at '/gateway/replicas': minimum: got 0, want 1"),
         ({"gateway": {"image": {}}}, "at '/gateway': additional properties 'image' not allowed"),
         ({"gateway": {"haproxyImage": "haproxy:2.8"}}, "at '/gateway/haproxyImage': got string, want object"),

@@ -111,6 +111,17 @@ async def test_a_lost_pod_is_replaced(sim: Simulation) -> None:
     await sim.until(lambda: len(sim.ready_pods()) == 4)
 
 
+async def test_a_pod_that_the_watch_showed_before_its_creation_was_answered_is_replaced_as_soon(
+    sim: Simulation,
+) -> None:
+    sim.server.delay("create", PODS, 0.3)
+    await filled(sim)
+    await sim.until(lambda: all(request.status for request in sim.server.writes(PODS)), "all were answered")
+    await sim.comes_to_rest()
+    sim.server.store.delete(PODS, sim.pods()[0]["metadata"]["name"], NAMESPACE, grace=0)
+    await sim.until(lambda: len(sim.ready_pods()) == 4)
+
+
 async def test_a_pod_deleted_while_the_watch_was_down_is_noticed(sim: Simulation) -> None:
     await filled(sim)
     sim.server.pause_watches()
@@ -233,7 +244,7 @@ async def test_a_lagging_watch_makes_no_session_too_many(sim: Simulation) -> Non
     sim.server.pause_watches()
     assert sim.app is not None
     for key in sim.app.store.all_keys():
-        sim.app.queue.add(key)
+        sim.app.enqueue(key)
     await asyncio.sleep(0.2)
     assert len(sim.pods(alive=False)) == 6
     sim.server.resume_watches()

@@ -182,7 +182,7 @@ async def test_pods_are_not_asked_again_before_they_can_have_been_idle_for_long_
     for _ in range(5):
         await asyncio.sleep(0.1)
         for key in list(world.app.store.all_keys()) if world.app else []:
-            world.app.queue.add(key)  # type: ignore[union-attr]
+            world.app.enqueue(key)  # type: ignore[union-attr]
     grown = [pod["metadata"]["name"] for pod in world.sessions() if pod["metadata"]["labels"][names.LABEL_SLOT] != "0"]
     assert max(world.idle_pods.asked[name] for name in grown) <= 3  # while it started, and once since
 

@@ -1,4 +1,4 @@
-"""Random lives of one pool: spec changes, nodes, pods' fates, lost watches, API faults and crashes, in any order.
+"""Random lives of one pool: spec changes, nodes, pods' fates, lost watches, API faults, crashes, two leaders at once.
 
 Whatever happens, no slot has two live pods and no node more than was planned; when events stop, the pool is as its spec
 says, the status says what is observed, and nothing is written any more.
@@ -139,6 +139,10 @@ class PoolLife(RuleBasedStateMachine):
         self.sim.server.resume_watches()  # one that starts needs its first lists and no more
         self.do(self.sim.stop_controller())
         self.do(self.sim.start_controller())
+
+    @rule(milliseconds=st.integers(1, 200))
+    def another_controller_leads_as_well(self, milliseconds: int) -> None:
+        self.do(self.sim.second_controller(milliseconds / 1000))
 
     @rule(milliseconds=st.integers(1, 80))
     def let_time_pass(self, milliseconds: int) -> None:

@@ -58,12 +58,14 @@ class _Fault:
     refusal: Refused | None = None
     after: bool = False
     seconds: float = 0.0
+    by: str = ""
 
     def strikes(self, request: Request) -> bool:
         return (
             self.times > 0
             and self.verb in ("*", request.verb)
             and (self.resource is None or self.resource == request.resource)
+            and request.user_agent.startswith(self.by)
         )
 
 
@@ -117,11 +119,21 @@ class ApiServer:
         self._clients.append(client)
         return client
 
-    # --- faults; verb and resource may be "*" and None ----------------------------------------------------------------
+    # --- faults; verb and resource may be "*" and None; `by` is what the client's User-Agent begins with --------------
 
-    def delay(self, verb: str, resource: Resource | None, seconds: float, times: float = float("inf")) -> None:
-        """Answer later: the call is done first and then waits, as a slow network does it."""
-        self._faults.append(_Fault(verb, resource, times, after=True, seconds=seconds))
+    def delay(
+        self,
+        verb: str,
+        resource: Resource | None,
+        seconds: float,
+        times: float = float("inf"),
+        *,
+        by: str = "",
+        before: bool = False,
+    ) -> None:
+        """Answer later: the call is done first and then waits, as a slow network does it. `before`: it is on its way
+        for so long, and done then, whatever has become of who sent it."""
+        self._faults.append(_Fault(verb, resource, times, after=not before, seconds=seconds, by=by))
 
     def fail(
         self,
@@ -134,10 +146,11 @@ class ApiServer:
         message: str = "injected",
         after: bool = False,
         retry_after: float | None = None,
+        by: str = "",
     ) -> None:
         """Refuse; with status 0 break the connection. `after`: do what was asked, and lose only the answer."""
         refusal = Refused(status, reason or "Injected", message, retry_after=retry_after)
-        self._faults.append(_Fault(verb, resource, times, refusal=refusal, after=after))
+        self._faults.append(_Fault(verb, resource, times, refusal=refusal, after=after, by=by))
 
     def heal(self) -> None:
         """No more faults, watches included."""
@@ -148,9 +161,18 @@ class ApiServer:
         """Break the connection of every open watch."""
         self.store.history.cut()
 
+    def fail_watches(self, status: int) -> None:
+        """Every open watch is told of an ERROR, and ends."""
+        self.store.history.fail(Refused(status, "Injected", "injected"))
+
     def pause_watches(self) -> None:
         """Nothing more is said to any watch, open or yet to come: no events, no bookmarks."""
         self.store.history.paused = True
+
+    def mute_watches(self, *, bookmarks: bool = False) -> None:
+        """The open watches tell of no change any more, nor of anything at all but for `bookmarks`, as connections of
+        which nobody knows that they are dead. Those that begin later are well."""
+        self.store.history.mute(bookmarks=bookmarks)
 
     def resume_watches(self, *, lost: bool = False) -> None:
         """Go on with what was held back; if it was `lost`, every watch ends with 410 Gone instead."""
@@ -201,7 +223,9 @@ class ApiServer:
                 _cut(http)
             answer = _refusal(injected)
         if answer is None:
-            return await self._watch(http, request)
+            if request.verb == "watch":
+                return await self._watch(http, request)
+            answer = self._do(http, request)
         request.status = answer.status
         return answer
 
@@ -311,7 +335,9 @@ class ApiServer:
                     return response
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(wake.wait(), min(self._bookmark_seconds, left))
-                if bookmarks and not history.paused and not subscription.waiting and not subscription.closed:
+                if history.paused or subscription.silent:
+                    continue
+                if bookmarks and not subscription.waiting and not subscription.closed:
                     await response.write(self._bookmark(request.resource))
         except ConnectionResetError:  # the client went away
             return response

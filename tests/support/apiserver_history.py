@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from support.apiserver_objects import Json, Matches, Resource, expired
+from support.apiserver_objects import Json, Matches, Refused, Resource, expired
 
 KEPT: Final = 10_000  # changes that a watch can begin after
 
@@ -36,6 +36,7 @@ class Subscription:
         self.held: list[Json] = []  # while watches are paused
         self.closed = False  # no more lines; those that wait are still sent
         self.cut = False  # the connection breaks, now
+        self.silent = False  # not even bookmarks
         self._matches = matches
         self._wake = wake
 
@@ -76,7 +77,7 @@ class History:
     def open(self, subscription: Subscription, after: int, first: list[Json]) -> None:
         """Begin to follow: `first`, then what happened after that version."""
         if after < self._compacted:
-            self._lose(subscription, f"too old resource version: {after} ({self._compacted})")
+            self._end(subscription, expired(f"too old resource version: {after} ({self._compacted})"))
             return
         missed = (subscription.line(change) for change in self._changes if change.version > after)
         self._send(subscription, [*first, *(line for line in missed if line)])
@@ -97,13 +98,22 @@ class History:
         for subscription in list(self.subscriptions):
             held, subscription.held = subscription.held, []
             if lost:
-                self._lose(subscription, "too old resource version")
+                self._end(subscription, expired("too old resource version"))
             else:
                 subscription.send(held)
 
     def cut(self) -> None:
         for subscription in list(self.subscriptions):
             subscription.end(cut=True)
+            self.close(subscription)
+
+    def fail(self, error: Refused) -> None:
+        for subscription in list(self.subscriptions):
+            self._end(subscription, error)
+
+    def mute(self, *, bookmarks: bool) -> None:
+        for subscription in list(self.subscriptions):
+            subscription.silent = not bookmarks
             self.close(subscription)
 
     def replay(self, resource: Resource, count: int) -> None:
@@ -118,7 +128,7 @@ class History:
         else:
             subscription.send(lines)
 
-    def _lose(self, subscription: Subscription, message: str) -> None:
+    def _end(self, subscription: Subscription, error: Refused) -> None:
         self.close(subscription)
-        subscription.send([{"type": "ERROR", "object": expired(message).status()}])
+        subscription.send([{"type": "ERROR", "object": error.status()}])
         subscription.end()

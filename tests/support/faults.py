@@ -51,6 +51,24 @@ def rollout_settles(component: str) -> None:
     wait_for(settled, 90, f"every {component} is ready again")
 
 
+def leader() -> str:
+    """The name of the pod that holds the controllers' Lease; "" is none."""
+    command = ("get", "lease", "session-pools-controller", "-n", NAMESPACE, "-o", "jsonpath={.spec.holderIdentity}")
+    return kubectl(*command, check=False).stdout
+
+
+def leading_controller() -> Json:
+    """The one controller that works."""
+
+    def holder() -> Json | None:
+        name = leader()
+        return next((pod for pod in release_pods("controller") if pod["metadata"]["name"] == name), None)
+
+    found = wait_for(holder, 30, "a controller leads")
+    assert found is not None
+    return found
+
+
 def processes(pod: Json, pattern: str) -> list[int]:
     """Pids, on the pod's node, of its processes whose name matches, oldest first.
 
@@ -68,6 +86,17 @@ def kill(pod: Json, pattern: str) -> None:
     pids = processes(pod, pattern)
     assert pids, f"no process of {pod['metadata']['name']} matches {pattern!r}"
     docker("exec", pod["spec"]["nodeName"], "kill", "-9", str(pids[0]))
+
+
+@contextlib.contextmanager
+def frozen(pod: Json, pattern: str) -> Iterator[None]:
+    """The oldest process of the pod whose name matches stands still, and goes on if it is there afterwards."""
+    pid = str(processes(pod, pattern)[0])
+    docker("exec", pod["spec"]["nodeName"], "kill", "-STOP", pid)
+    try:
+        yield
+    finally:
+        docker("exec", pod["spec"]["nodeName"], "bash", "-c", f"kill -CONT {pid} || true")
 
 
 @contextlib.contextmanager

@@ -71,10 +71,19 @@ class Simulation:
         await self._stack.aclose()
 
     async def start_controller(self) -> None:
-        api = await self.server.connect()
-        self.app = App(api, self.config, pod_client=self.pods_say, min_interval=0.005, pace=PACE)
+        self.app = await self._app(self.pods_say)
         self._controller = asyncio.create_task(self.app.run())
         await self.app.store.wait_synced()
+
+    async def second_controller(self, seconds: float) -> None:
+        """Another one that believes to lead, for so long; then it ends at once, wherever it is."""
+        second = asyncio.create_task((await self._app(SimulatedPods())).run())
+        await asyncio.sleep(seconds)
+        second.cancel()
+        await asyncio.gather(second, return_exceptions=True)
+
+    async def _app(self, pods_say: SimulatedPods) -> App:
+        return App(await self.server.connect(), self.config, pod_client=pods_say, min_interval=0.005, pace=PACE)
 
     async def stop_controller(self) -> None:
         """As a crash does it: at once, wherever it is."""
@@ -152,9 +161,7 @@ class Simulation:
 
     async def quiet(self, seconds: float = 0.4) -> int:
         """How many writes the controller makes in the next `seconds`, once it has nothing in its queue that is due."""
-        assert self.app is not None
-        app = self.app
-        await self.until(lambda: app.queue.idle, "the queue is idle")
+        await self.until(lambda: self.app and self.app.term and self.app.term.queue.idle, "the queue is idle")
         before = len(self.server.writes())
         await asyncio.sleep(seconds)
         return len(self.server.writes()) - before

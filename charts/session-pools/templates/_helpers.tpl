@@ -71,6 +71,34 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{- end -}}
 
+{{/* Of a pod spec, for pods of which one works and the others stand by. Call with the labels that select them. */}}
+{{- define "session-pools.spread" -}}
+topologySpreadConstraints:
+  # Never two on one node while another could take one: who is lost with it would be lost with its standby. Nodes
+  # that are cordoned or lost do not count, so that a standby is there while they are away.
+  {{- range $key, $else := dict "kubernetes.io/hostname" "DoNotSchedule" "topology.kubernetes.io/zone" "ScheduleAnyway" }}
+  - topologyKey: {{ $key }}
+    maxSkew: 1
+    whenUnsatisfiable: {{ $else }}
+    nodeTaintsPolicy: Honor
+    labelSelector:
+      matchLabels:
+        {{- $ | nindent 8 }}
+    # Of a rollout only the new pods count, else they would crowd where the old ones were not.
+    matchLabelKeys: [pod-template-hash]
+  {{- end }}
+{{- end -}}
+
+{{/* Tolerations by which a pod is replaced 30 s after its node was lost, in place of 300 s. */}}
+{{- define "session-pools.replacedSoon" -}}
+{{- range list "node.kubernetes.io/not-ready" "node.kubernetes.io/unreachable" }}
+- key: {{ . }}
+  operator: Exists
+  effect: NoExecute
+  tolerationSeconds: 30
+{{- end }}
+{{- end -}}
+
 {{/* An image's reference. Call with (list <image values> <registry that holds for all images>). */}}
 {{- define "session-pools.image" -}}
 {{- $image := index . 0 -}}

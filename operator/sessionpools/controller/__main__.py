@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -17,6 +18,8 @@ EPILOG = """environment:
   SESSIONPOOLS_SESSION_IMAGE              image of sessions whose WebService names none (required)
   SESSIONPOOLS_SESSION_IMAGE_PULL_POLICY  Always, IfNotPresent (default) or Never
   SESSIONPOOLS_WATCH_NAMESPACES           comma-separated; empty: all namespaces
+  SESSIONPOOLS_LEASE                      Lease in POD_NAMESPACE whose holder, by its POD_NAME, works while others
+                                          stand by; empty: there are no others
   SESSIONPOOLS_GATEWAY_LABELS             selector of the active gateway pod in POD_NAMESPACE, by whose demand
                                           pools with isolation Pod grow; empty: they do not
   SESSIONPOOLS_GATEWAY_PORT               where that pod says what is asked of each pool (default 12801)
@@ -39,7 +42,8 @@ def main() -> None:
     except ConfigError as error:
         sys.exit(f"session-pools-controller: {error}")
     _log_json(config.log_level)
-    asyncio.run(shell.run(config))
+    with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
+        asyncio.run(shell.run(config))
 
 
 def _log_json(level: str) -> None:
@@ -48,7 +52,8 @@ def _log_json(level: str) -> None:
     renamed = {"asctime": "time", "levelname": "level", "name": "logger"}
     handler.setFormatter(JsonFormatter(fields, style="{", rename_fields=renamed))
     logging.basicConfig(level=level, handlers=[handler])
-    logging.getLogger("kopf").setLevel(max(logging.getLevelName(level), logging.WARNING))
+    # What its watches meet, the reflectors meet as well, and say once; that it has failed, controller.news says.
+    logging.getLogger("kopf").setLevel(logging.CRITICAL)
 
 
 if __name__ == "__main__":

@@ -1,141 +1,127 @@
-"""The controller without its shell: store, queue, reconcilers and workers, wired. Tests run it against any KubeApi."""
+"""The controller without its shell: store, demand, election and terms, wired. Tests run it against any KubeApi.
+
+What is known of the cluster, and of the demand, is kept true whether this controller leads or stands by, so that one
+that begins to lead can act at once. All that decides and writes is in the term (term.py) and ends with it.
+"""
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection
-from datetime import UTC, datetime
+from functools import partial
 
-from sessionpools.api import names
 from sessionpools.controller.config import Config
 from sessionpools.controller.demand import DemandFeed
 from sessionpools.controller.metrics import Metrics
-from sessionpools.controller.queue import WorkQueue
-from sessionpools.controller.reconcile import Pace, PoolReconciler
-from sessionpools.controller.report import Reporter
-from sessionpools.controller.services import ServiceReconciler
-from sessionpools.controller.store import Key, Kind, Store, pool_key
-from sessionpools.core.demand import SETTLE_SECONDS, elastic, look_again
-from sessionpools.kube.events import EventRecorder
+from sessionpools.controller.reconcile import Pace
+from sessionpools.controller.store import Key, Store
+from sessionpools.controller.term import Term
+from sessionpools.kube.lease import Election
 from sessionpools.kube.podclient import PodClient
-from sessionpools.kube.protocol import KubeApi, KubeError
+from sessionpools.kube.protocol import KubeApi
 
 __all__ = ["App"]
 
 log = logging.getLogger(__name__)
 
-WORKERS = 8
-# Everything is looked at again this often, in case a change was missed for a reason that nobody thought of.
-RESYNC_SECONDS = 600.0
 HEARTBEAT_SECONDS = 5.0
-# More calls than sessions are no news for so long, unless the number of session pods has changed.
-OVERLOADED_SECONDS = 1.0
 
 
 class App:
+    """Without an `election` it is alone, and leads. With one, `api` must send no write while `election.leading` is
+    false, and the election must have a client of its own."""
+
     def __init__(
         self,
         api: KubeApi,
         config: Config,
         *,
+        election: Election | None = None,
         metrics: Metrics | None = None,
         pod_client: PodClient | None = None,
         clock: Callable[[], float] = time.time,
         min_interval: float = 0.1,
         pace: Pace | None = None,
     ) -> None:
-        self.queue: WorkQueue[Key] = WorkQueue(self._reconcile, self._failed, min_interval=min_interval)
         self.heartbeat = time.monotonic()  # when the event loop last turned
-        self.store = Store(api, config.namespaces, self.queue.add)
+        self.store = Store(api, config.namespaces, self.enqueue)
         self.metrics = metrics or Metrics()
         selector, namespace = config.gateway_selector, config.pod_namespace
         self._feed = (
             DemandFeed(api, namespace, selector, self._demand_changed, config.gateway_port) if selector else None
         )
-        self._looked_at: dict[Key, tuple[int, float]] = {}  # with how many pods, and when (monotonic), for growth
-        self.metrics.watch(
-            self.store.pools.values, lambda: len(self.queue), lambda: self._feed.gateways if self._feed else 0
-        )
         self._pod_client = pod_client or PodClient()
-        recorder = EventRecorder(api, names.FIELD_MANAGER, lambda: datetime.fromtimestamp(clock(), UTC))
-        reporter = Reporter(api, recorder)
-        self._pools = PoolReconciler(
+        self._election = election
+        self.term: Term | None = None  # while this controller leads
+        self._serving: asyncio.Task[None] | None = None  # the latest term's, also when that has ended
+        self._new_term = partial(
+            Term,
             api,
             self.store,
             self._pod_client,
-            reporter,
             config,
-            pace or Pace(),
-            clock,
-            self.queue.add,
             self.metrics,
             self._feed.of if self._feed else None,
+            clock=clock,
+            min_interval=min_interval,
+            pace=pace or Pace(),
         )
-        self._services = ServiceReconciler(
-            self.store, self._pod_client, reporter, self._pools.handled_generation, clock
+        self.metrics.watch(
+            lambda: self.store.pools.values() if self.term else (),  # else every sum over controllers would be double
+            lambda: len(self.term.queue) if self.term else 0,
+            lambda: self._feed.gateways if self._feed else 0,
+            lambda: self.term is not None,
         )
 
     async def run(self) -> None:
-        """Until cancelled. Nothing is decided before the caches are complete."""
+        """Until cancelled; then the Lease is released. Nothing is decided before the caches are complete, and who has
+        none does not contend."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self.store.run())
-                await self.store.wait_synced()
-                log.info("caches complete", extra={"pools": len(self.store.pools), "pods": len(self.store.pods)})
-                group.create_task(self.queue.run(WORKERS))
-                group.create_task(self._resync())
                 group.create_task(self._beat())
+                group.create_task(self.store.run())
                 if self._feed:
                     group.create_task(self._feed.run())
+                await self.store.wait_synced()
+                log.info("caches complete", extra={"pools": len(self.store.pools), "pods": len(self.store.pods)})
+                if self._election is None:
+                    self._lead(group)
+                else:
+                    await self._election.run(lambda leading: self._lead(group) if leading else self._stand_by())
         finally:
             await self._pod_client.close()
+
+    def enqueue(self, key: Key) -> None:
+        """Look at it soon; who stands by looks at everything once it leads."""
+        if self.term:
+            self.term.queue.add(key)
+
+    def stuck_seconds(self) -> float:
+        """As WorkQueue.stuck_seconds; who stands by has no work to be stuck in."""
+        return self.term.queue.stuck_seconds() if self.term else 0.0
+
+    def _lead(self, group: asyncio.TaskGroup) -> None:
+        self.term = self._new_term()
+        self._serving = group.create_task(_serve(self.term, self._serving))
+
+    def _stand_by(self) -> None:
+        """The workers are told to stop where they are. What they would still write is not sent (`kube.client`)."""
+        self.term = None
+        if self._serving:
+            self._serving.cancel()
+
+    def _demand_changed(self, uids: Collection[str] | None) -> None:
+        if self.term:
+            self.term.demand_changed(uids)
 
     async def _beat(self) -> None:
         while True:
             self.heartbeat = time.monotonic()
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
-    async def _resync(self) -> None:
-        while True:
-            await asyncio.sleep(RESYNC_SECONDS)
-            for key in self.store.all_keys():
-                self.queue.add(key)
 
-    def _demand_changed(self, uids: Collection[str] | None) -> None:
-        """Pools for which the demand decides something now, or will when sessions have been idle for long enough."""
-        now = time.monotonic()
-        for pool in self.store.pools.values():
-            if uids is None:
-                if elastic(pool):
-                    self.queue.add(pool_key(pool))
-                continue
-            demand = self._feed.of(pool.metadata.uid) if self._feed and pool.metadata.uid in uids else None
-            if demand is None:
-                continue
-            pods = self.store.pods_of(pool)
-            after = look_again(pool, demand, pods)
-            if after is None:
-                continue
-            key = pool_key(pool)
-            if after <= SETTLE_SECONDS:  # a pool that can not grow is not looked at with each call
-                looked = self._looked_at.get(key)
-                if looked and looked[0] == len(pods) and now - looked[1] < OVERLOADED_SECONDS:
-                    after = OVERLOADED_SECONDS - (now - looked[1])
-                else:
-                    self._looked_at[key] = (len(pods), now)
-            self.queue.add(key, after)
-
-    async def _reconcile(self, key: Key) -> float | None:
-        with self.metrics.reconcile_seconds.labels(key.kind).time():
-            reconciler = self._pools if key.kind is Kind.POOL else self._services
-            again = await reconciler.reconcile(key)
-        known = self.store.pool(key) if key.kind is Kind.POOL else self.store.service(key)
-        if known is None:
-            self.queue.forget(key)
-            self._looked_at.pop(key, None)
-        return again
-
-    def _failed(self, key: Key, error: Exception) -> None:
-        self.metrics.reconcile_errors.labels(key.kind).inc()
-        fields = {"kind": key.kind, "namespace": key.namespace, "object": key.name, "error": str(error)}
-        log.warning("reconciliation failed", extra=fields, exc_info=None if isinstance(error, KubeError) else error)
+async def _serve(term: Term, before: asyncio.Task[None] | None) -> None:
+    """One term at a time: what is left of the one before has ended when this one begins."""
+    if before:
+        await asyncio.wait([before])
+    await term.run()

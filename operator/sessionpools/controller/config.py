@@ -19,6 +19,7 @@ class Config:
     http_port: int = 8080
     pod_name: str = ""
     pod_namespace: str = ""
+    lease: str = ""  # of the controllers, in their own namespace: its holder works; empty: this one is alone
     # Of the gateway pod that is active, in the controller's own namespace; empty: there is no gateway, and pools with
     # isolation Pod have initialPoolSize sessions a node.
     gateway_selector: str = ""
@@ -41,14 +42,18 @@ def from_environment(env: Mapping[str, str]) -> Config:
     selector, namespace = env.get("SESSIONPOOLS_GATEWAY_LABELS", ""), env.get("POD_NAMESPACE", "")
     if selector and not namespace:
         raise ConfigError("POD_NAMESPACE is not set: SESSIONPOOLS_GATEWAY_LABELS finds gateways in that namespace")
+    lease, pod_name = env.get("SESSIONPOOLS_LEASE", ""), env.get("POD_NAME", "")
+    if lease and not (namespace and pod_name):
+        raise ConfigError("POD_NAME and POD_NAMESPACE must be set: who holds SESSIONPOOLS_LEASE, and where it is")
     return Config(
         session_image=image,
         pull_policy=pull_policy,
         namespaces=tuple(filter(None, (n.strip() for n in env.get("SESSIONPOOLS_WATCH_NAMESPACES", "").split(",")))),
         log_level=level,
         http_port=http_port,
-        pod_name=env.get("POD_NAME", ""),
+        pod_name=pod_name,
         pod_namespace=namespace,
+        lease=lease,
         gateway_selector=selector,
         gateway_port=gateway_port,
     )

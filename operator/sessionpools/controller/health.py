@@ -1,8 +1,8 @@
 """/livez, /readyz and /metrics.
 
-Live: the event loop turns, and the API server was heard of lately by every reflector (a watch sends bookmarks
-about each minute). While the API server is away a restart would not help, so only a long silence counts.
-Ready: the caches are complete.
+Live: the event loop turns, no reconciliation hangs, and the API server was heard of lately by every reflector (a watch
+sends bookmarks about each minute). While the API server is away a restart would not help, so only a long silence
+counts, and reconciliations end by themselves. Ready: the caches are complete, whether it leads or stands by.
 """
 
 import time
@@ -18,6 +18,7 @@ from sessionpools.controller.metrics import Metrics
 __all__ = ["Health", "serve"]
 
 STUCK_LOOP_SECONDS = 60.0
+STUCK_WORK_SECONDS = 180.0  # a reconciliation is ended after 150 s (controller.queue)
 # Far longer than an API server's upgrade: a restart in the middle of one only costs the cache.
 SILENT_API_SECONDS = 900.0
 
@@ -27,12 +28,16 @@ class Health:
     heartbeat: Callable[[], float]  # time.monotonic when the event loop last turned
     api_last_seen: Callable[[], float]  # time.monotonic
     synced: Callable[[], bool]
+    stuck_seconds: Callable[[], float]  # of reconciliations
 
     def dead_because(self) -> str:
         """ "" while the controller is live."""
         stuck = time.monotonic() - self.heartbeat()
         if self.synced() and stuck > STUCK_LOOP_SECONDS:
             return f"the event loop has not turned for {stuck:.0f} s"
+        hangs = self.stuck_seconds()
+        if hangs > STUCK_WORK_SECONDS:
+            return f"reconciliations have hung for {hangs:.0f} s"
         silent = time.monotonic() - self.api_last_seen()
         if self.synced() and silent > SILENT_API_SECONDS:
             return f"the API server was not heard of for {silent:.0f} s"

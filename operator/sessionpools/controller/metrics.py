@@ -58,9 +58,10 @@ class Metrics:
         pools: Callable[[], Iterable[SessionPool]],
         queue_length: Callable[[], int],
         gateways: Callable[[], int] = lambda: 0,
+        leading: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Shows gauges of these pools, this queue and so many gateways from now on."""
-        self.registry.register(_Gauges(pools, queue_length, gateways))
+        """Shows gauges of these pools, this queue, so many gateways and whether it leads from now on."""
+        self.registry.register(_Gauges(pools, queue_length, gateways, leading))
 
     def forget(self, namespace: str, pool: str) -> None:
         """The pool is no more: nor are its series."""
@@ -78,10 +79,12 @@ class _Gauges(Collector):
         pools: Callable[[], Iterable[SessionPool]],
         queue_length: Callable[[], int],
         gateways: Callable[[], int],
+        leading: Callable[[], bool],
     ) -> None:
         self._pools = pools
         self._queue_length = queue_length
         self._gateways = gateways
+        self._leading = leading
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         of_pool = ["namespace", "pool"]
@@ -110,4 +113,6 @@ class _Gauges(Collector):
             "sessionpools_controller_gateways", "Gateway pods that say what is asked of pools."
         )
         gateways.add_metric([], self._gateways())
-        yield from (sessions, nodes, ready, length, gateways)
+        leading = GaugeMetricFamily("sessionpools_controller_leading", "1 if this controller leads, 0 if it stands by.")
+        leading.add_metric([], self._leading())
+        yield from (sessions, nodes, ready, length, gateways, leading)

@@ -125,7 +125,12 @@ class Store:
         ]
 
     def creation_accepted(self, namespace: str, name: str) -> None:
-        self._created[namespace, name] = time.monotonic()
+        now = time.monotonic()
+        while self._created and now - next(iter(self._created.values())) >= SHOWN_WITHIN_SECONDS:
+            del self._created[next(iter(self._created))]  # the oldest comes first; this one was never shown
+        self._created.pop((namespace, name), None)
+        if self.pods.get(namespace, name) is None:  # else the watch was faster than the answer
+            self._created[namespace, name] = now
 
     def awaits(self, namespace: str, name: str) -> bool:
         """Whether this pod was created and the watch has not shown it yet."""

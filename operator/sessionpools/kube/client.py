@@ -1,4 +1,4 @@
-"""`KubeApi` over HTTP: the only module that sends bytes to the API server. Made by `connect`, once a process.
+"""`KubeApi` over HTTP: the only module that sends bytes to the API server. Made by `connect`.
 
 Thin on purpose: dicts in, dicts out, no models (docs/decisions/2026-11-22-kubernetes-client.md has the measurement).
 What it adds to HTTP is what every caller would need otherwise:
@@ -8,6 +8,8 @@ What it adds to HTTP is what every caller would need otherwise:
   after a connection that could not be made. A write whose answer was lost is never sent twice: its caller reads first;
 - 401 reads the credentials again, once;
 - at most 16 writes at a time: a pool of thousands must not crowd everyone else out of the API server;
+- `may_write` is asked right before each write is sent, which may be long after it was asked for: behind other writes,
+  after a 429. Who no longer leads sends none;
 - every failure is a `KubeError` whose message names the call.
 """
 
@@ -30,6 +32,7 @@ from sessionpools.kube.protocol import (
     KubeApi,
     KubeError,
     NotFound,
+    NotLeading,
     Resource,
     ServerError,
     TooManyRequests,
@@ -52,6 +55,7 @@ BACKOFF_SECONDS: Final = 0.2  # doubled for each attempt, with jitter
 RETRY_AFTER_AT_MOST_SECONDS: Final = 10.0  # asked to wait longer, the caller's queue is the better place to wait
 
 _READS: Final = frozenset({"get", "list"})
+_WRITES: Final = frozenset({"create", "delete", "patch"})
 _JSON: Final = "application/json"
 _MERGE_PATCH: Final = "application/merge-patch+json"
 _APPLY_PATCH: Final = "application/apply-patch+yaml"  # JSON is YAML
@@ -65,11 +69,12 @@ async def connect(
     *,
     kubeconfig: str | None = None,
     component: str = "session-pools-controller",
-    observe: Observe | None = None,
+    observe: Observe = lambda *_: None,
+    may_write: Callable[[], bool] = lambda: True,
 ) -> KubeApi:
     """A client for the cluster that this pod runs in, or that the kubeconfig (its `context`) names."""
     return await HttpKubeApi.open(
-        Credentials.discover(context, kubeconfig), component=component, observe=observe or (lambda *_: None)
+        Credentials.discover(context, kubeconfig), component=component, observe=observe, may_write=may_write
     )
 
 
@@ -82,6 +87,7 @@ class HttpKubeApi:
         http: aiohttp.ClientSession,
         *,
         observe: Observe,
+        may_write: Callable[[], bool],
         watch_silence_seconds: float,
         call_timeout_seconds: float,
         rng: random.Random,
@@ -89,6 +95,7 @@ class HttpKubeApi:
         self._credentials = credentials
         self._http = http
         self._observe = observe
+        self._may_write = may_write
         self._silence = watch_silence_seconds
         self._timeout = aiohttp.ClientTimeout(total=call_timeout_seconds, sock_connect=CONNECT_TIMEOUT_SECONDS)
         self._rng = rng
@@ -101,6 +108,7 @@ class HttpKubeApi:
         *,
         component: str = "session-pools-controller",
         observe: Observe = lambda *_: None,
+        may_write: Callable[[], bool] = lambda: True,
         watch_silence_seconds: float = WATCH_SILENCE_SECONDS,
         call_timeout_seconds: float = CALL_TIMEOUT_SECONDS,
         rng: random.Random | None = None,
@@ -116,6 +124,7 @@ class HttpKubeApi:
             credentials,
             http,
             observe=observe,
+            may_write=may_write,
             watch_silence_seconds=watch_silence_seconds,
             call_timeout_seconds=call_timeout_seconds,
             rng=rng or random.Random(),  # noqa: S311  jitter
@@ -234,7 +243,7 @@ class HttpKubeApi:
         while True:
             attempt += 1
             try:
-                async with contextlib.nullcontext() if verb in _READS else self._writes:
+                async with self._writes if verb in _WRITES else contextlib.nullcontext():
                     return await self._once(verb, method, resource, path, query or {}, payload, content_type)
             except KubeError as error:
                 delay = self._delay_before_retry(error, verb, attempt)
@@ -285,6 +294,8 @@ class HttpKubeApi:
         """Send it; the answer's head, which is a success, or the error that it is. 401 renews the credentials once."""
         used = self._credentials.authorization()
         while True:
+            if verb in _WRITES and not self._may_write():
+                raise NotLeading(f"{method} {path}: not sent, as this process does not lead")
             headers = {"Authorization": used} if used else {}
             if payload is not None:
                 headers["Content-Type"] = content_type

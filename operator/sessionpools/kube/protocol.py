@@ -16,7 +16,8 @@ Everything that can go wrong is a `KubeError`; nothing else leaves an implementa
     ├── Gone            410    the resourceVersion or continue token is too old: list again
     ├── Invalid      400 422   the request is wrong and will stay wrong; the message names the field
     ├── TooManyRequests 429    come again after `retry_after` seconds
-    └── ServerError     5xx    the server's own trouble: try later
+    ├── ServerError     5xx    the server's own trouble: try later
+    └── NotLeading             a write that was not sent: only the leader writes (status 0)
 
 `retriable` says whether the same request may succeed later without anyone changing anything.
 """
@@ -159,6 +160,10 @@ class ServerError(KubeError):
     """5xx. A write may have been done all the same."""
 
     retriable = True
+
+
+class NotLeading(KubeError):
+    """The write was not sent, as another process may lead by now (`kube.lease`). Nothing was done."""
 
 
 _BY_STATUS: Final[dict[int, type[KubeError]]] = {

@@ -1,11 +1,13 @@
 """A local copy of all objects of one resource that is kept true. Called by the controller; knows nothing of pools.
 
-LIST in pages, then WATCH from there. Three things make the copy trustworthy where kopf's indices are not:
+LIST in pages, then WATCH from there. Four things make the copy trustworthy where kopf's indices are not:
 
 - **Replace.** A list is compared with what is held: what it lacks is gone, and `on_change(old, None)` says so. A pod
   that was deleted while the watch was down would otherwise be counted as a warm session for ever.
 - **Progress.** Bookmarks move the resourceVersion on, so that a watch on a quiet resource can be begun again where it
   was; 410 Gone means that it cannot, and leads to a new list.
+- **Doubt.** A watch that sends bookmarks and no events looks like a quiet one. So everything is listed again now and
+  then; of a copy that is true, `on_change` hears nothing of it.
 - **Liveness.** `last_seen` is when the API server last said anything about the stalest namespace, bookmarks included.
 
 Only what `parse` returns is kept: 10,000 pods must not cost 10,000 pod documents. `on_change` is called for every
@@ -32,6 +34,8 @@ Key = tuple[str, str]  # namespace ("" if there is none), name
 PAGE: Final = 500
 # The server ends a watch after about this long; the spread keeps reflectors that began together from ending together.
 WATCH_SECONDS: Final = (240, 360)
+# The next watch that ends after about this long is followed by a list. Of 10,000 pods that is 20 pages.
+RELIST_SECONDS: Final = (900, 1500)
 BACKOFF_FIRST_SECONDS: Final = 0.5
 BACKOFF_MOST_SECONDS: Final = 30.0
 # A watch that ends sooner than this without a word is a failure in disguise: without a pause it would be a hot loop.
@@ -54,6 +58,7 @@ class _Scope(Generic[T]):
     namespace: str | None
     last_seen: float
     version: str = ""  # "" means: list
+    list_at: float = 0.0  # at the latest
     entries: dict[Key, _Entry[T]] = field(default_factory=dict)
     listed: bool = False
     failures: int = 0
@@ -113,7 +118,7 @@ class Reflector(Generic[T]):
     async def _follow(self, scope: _Scope[T]) -> None:
         while True:
             try:
-                if not scope.version:
+                if not scope.version or self._clock() >= scope.list_at:
                     await self._list(scope)
                 await self._watch(scope)
             except KubeError as error:
@@ -173,6 +178,7 @@ class Reflector(Generic[T]):
                 break
         self._replace(scope, found)
         scope.version = version
+        scope.list_at = self._clock() + self._rng.uniform(*RELIST_SECONDS)
         scope.listed = True
         if all(each.listed for each in self._scopes.values()):
             self.synced.set()

@@ -18,11 +18,19 @@ def test_the_gateway_is_found_by_its_labels_in_the_own_namespace() -> None:
     assert (config.gateway_selector, config.gateway_port, config.pod_namespace) == (LABELS, 7, "home")
 
 
+def test_the_lease_is_held_in_the_own_namespace_by_the_pods_name() -> None:
+    config = from_environment(NEEDED | {"SESSIONPOOLS_LEASE": "l", "POD_NAME": "me", "POD_NAMESPACE": "home"})
+    assert (config.lease, config.pod_name, config.pod_namespace) == ("l", "me", "home")
+    assert from_environment(NEEDED).lease == ""
+
+
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
         ({"SESSIONPOOLS_SESSION_IMAGE": ""}, "SESSIONPOOLS_SESSION_IMAGE"),
         ({"SESSIONPOOLS_GATEWAY_LABELS": LABELS}, "POD_NAMESPACE"),
+        ({"SESSIONPOOLS_LEASE": "l", "POD_NAME": "me"}, "POD_NAMESPACE"),
+        ({"SESSIONPOOLS_LEASE": "l", "POD_NAMESPACE": "home"}, "POD_NAME"),
         ({"SESSIONPOOLS_GATEWAY_PORT": "http"}, "SESSIONPOOLS_GATEWAY_PORT"),
         ({"SESSIONPOOLS_HTTP_PORT": "65536"}, "SESSIONPOOLS_HTTP_PORT"),
         ({"SESSIONPOOLS_LOG_LEVEL": "loud"}, "SESSIONPOOLS_LOG_LEVEL"),

@@ -7,19 +7,28 @@ from contextlib import asynccontextmanager
 import aiohttp
 
 from sessionpools.api.v1alpha1 import SessionCounts
-from sessionpools.controller.health import SILENT_API_SECONDS, STUCK_LOOP_SECONDS, Health, serve
+from sessionpools.controller.health import (
+    SILENT_API_SECONDS,
+    STUCK_LOOP_SECONDS,
+    STUCK_WORK_SECONDS,
+    Health,
+    serve,
+)
 from sessionpools.controller.metrics import Metrics
+from sessionpools.controller.queue import AT_MOST_SECONDS
 from sessionpools.kube.protocol import PODS
 from support.builders import pool
 
 
 @asynccontextmanager
 async def served(
-    *, beat: float = 0.0, seen: float = 0.0, synced: bool = True, metrics: Metrics | None = None
+    *, beat: float = 0.0, seen: float = 0.0, synced: bool = True, stuck: float = 0.0, metrics: Metrics | None = None
 ) -> AsyncIterator[str]:
-    """A server whose event loop last turned `beat` seconds ago and that last heard of the API server `seen` ago."""
+    """A server whose event loop last turned `beat` seconds ago, that last heard of the API server `seen` ago, and whose
+    work hangs for `stuck` seconds."""
     now = time.monotonic()
-    runner = await serve(Health(lambda: now - beat, lambda: now - seen, lambda: synced), metrics or Metrics(), 0)
+    health = Health(lambda: now - beat, lambda: now - seen, lambda: synced, lambda: stuck)
+    runner = await serve(health, metrics or Metrics(), 0)
     try:
         # it listens on IPv4 and IPv6; with port 0 on different ports
         (port,) = (address[1] for address in runner.addresses if len(address) == 2)
@@ -48,6 +57,13 @@ async def test_a_loop_that_hangs_is_not_live() -> None:
     async with served(beat=STUCK_LOOP_SECONDS + 1) as url:
         status, words = await get(f"{url}/livez")
         assert (status, "event loop" in words) == (500, True)
+
+
+async def test_work_that_hangs_is_not_live_and_work_that_takes_its_time_is() -> None:
+    async with served(stuck=AT_MOST_SECONDS) as url:
+        assert (await get(f"{url}/livez"))[0] == 200
+    async with served(stuck=STUCK_WORK_SECONDS + 1) as url:
+        assert await get(f"{url}/livez") == (500, "reconciliations have hung for 181 s")
 
 
 async def test_an_api_server_that_is_away_for_a_while_is_no_reason_to_restart() -> None:

@@ -15,6 +15,7 @@ class Worker:
         self.overlaps = 0
         self.gate = asyncio.Event()
         self.gate.set()
+        self.seconds = 0.0  # that each run takes
         self.again: dict[str, float] = {}
         self.fail: dict[str, int] = {}
         self.errors: list[str] = []
@@ -23,6 +24,8 @@ class Worker:
         self.overlaps += key in self.running
         self.running.add(key)
         await self.gate.wait()
+        if self.seconds:
+            await asyncio.sleep(self.seconds)
         self.running.discard(key)
         self.seen.append(key)
         if self.fail.get(key, 0):
@@ -35,10 +38,14 @@ class Worker:
 
 
 @asynccontextmanager
-async def queue(min_interval: float = 0.0) -> AsyncIterator[tuple[WorkQueue[str], Worker]]:
+async def queue(
+    min_interval: float = 0.0, *, at_most: float = 60.0, workers: int = 4
+) -> AsyncIterator[tuple[WorkQueue[str], Worker]]:
     worker = Worker()
-    made: WorkQueue[str] = WorkQueue(worker.work, worker.failed, min_interval=min_interval, rng=random.Random(1))
-    running = asyncio.create_task(made.run(4))
+    made: WorkQueue[str] = WorkQueue(
+        worker.work, worker.failed, min_interval=min_interval, at_most=at_most, rng=random.Random(1)
+    )
+    running = asyncio.create_task(made.run(workers))
     try:
         yield made, worker
     finally:
@@ -116,3 +123,47 @@ async def test_runs_of_one_key_keep_their_distance() -> None:
         q.add("a")
         await until(worker, 2)
         assert loop.time() - began >= 0.08
+
+
+async def test_a_run_that_hangs_is_ended_and_its_key_comes_back() -> None:
+    async with queue(at_most=0.05) as (q, worker):
+        worker.gate.clear()
+        q.add("a")
+        while not worker.errors:
+            await asyncio.sleep(0.001)
+        worker.running.clear()
+        worker.gate.set()
+        await until(worker, 1)
+        assert worker.seen == ["a"]
+
+
+async def test_a_worker_that_is_lost_and_one_that_never_ends_are_seen() -> None:
+    async with queue() as (q, worker):
+        worker.gate.clear()
+        q.add("a")
+        while q.stuck_seconds() < 0.05:
+            await asyncio.sleep(0.001)
+        worker.gate.set()
+        await until(worker, 1)
+        assert q.stuck_seconds() == 0.0
+
+
+async def test_keys_that_nobody_takes_are_seen() -> None:
+    async with queue(workers=0) as (q, _):
+        q.add("a")
+        while q.stuck_seconds() < 0.05:
+            await asyncio.sleep(0.001)
+
+
+async def test_keys_that_wait_for_busy_workers_or_for_later_are_not_stuck() -> None:
+    async with queue(workers=1) as (q, worker):
+        loop, worker.seconds = asyncio.get_running_loop(), 0.01
+        for number in range(30):
+            worker.fail[str(number)] = 1  # as while the API server is away
+            q.add(str(number))
+        q.add("later", 60.0)
+        began, longest = loop.time(), 0.0
+        while len(worker.seen) < 30:
+            longest = max(longest, q.stuck_seconds())
+            await asyncio.sleep(0.001)
+        assert longest < (loop.time() - began) / 2

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sessionpools.api.v1alpha1 import SessionPool, WebService
-from sessionpools.controller.store import Key, Kind, Store
+from sessionpools.controller.store import SHOWN_WITHIN_SECONDS, Key, Kind, Store
 
 
 @pytest.fixture
@@ -73,3 +73,30 @@ def test_a_change_concerns_the_other_objects_of_its_key_only(store: Store, enque
     enqueued.clear()
     told(store, Kind.POOL)(pool("other", "Other"), None)
     assert set(enqueued) == {Key(Kind.POOL, "a", "other"), Key(Kind.SERVICE, "a", "other")}
+
+
+def test_a_pod_that_was_created_and_never_shown_is_awaited_for_a_while_and_then_forgotten(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    for number in range(3):
+        store.creation_accepted("a", f"pod-{number}")
+    assert store.awaits("a", "pod-0") and not store.awaits("a", "pod-3")
+    now += SHOWN_WITHIN_SECONDS
+    assert not store.awaits("a", "pod-0")
+    store.creation_accepted("a", "pod-3")
+    assert list(store._created) == [("a", "pod-3")]
+
+
+def test_a_pod_that_was_created_again_is_awaited_from_then_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    store.creation_accepted("a", "pod-0")
+    now += SHOWN_WITHIN_SECONDS / 2
+    store.creation_accepted("a", "pod-1")
+    store.creation_accepted("a", "pod-0")
+    now += SHOWN_WITHIN_SECONDS / 2
+    store.creation_accepted("a", "pod-2")
+    assert store.awaits("a", "pod-0")
+    assert list(store._created) == [("a", "pod-1"), ("a", "pod-0"), ("a", "pod-2")]

@@ -23,6 +23,7 @@ from sessionpools.kube.protocol import (
     Invalid,
     Json,
     NotFound,
+    NotLeading,
     Resource,
     ServerError,
     TooManyRequests,
@@ -245,3 +246,58 @@ async def test_in_a_cluster_a_rotated_token_is_read_from_its_file(
     token.write_text("two\n")
     assert await credentials.renew("bearer one")
     assert credentials.authorization() == "bearer two"
+
+
+# --- only the leader writes -------------------------------------------------------------------------------------------
+
+
+async def test_who_does_not_lead_reads_and_sends_no_write(server: ApiServer) -> None:
+    api = await server.connect(may_write=lambda: False)
+    server.store.create(CONFIG_MAPS, config_map(), "demo")
+    await api.get(CONFIG_MAPS, "a", namespace="demo")
+    writes = [
+        api.create(CONFIG_MAPS, config_map("b"), namespace="demo"),
+        api.delete(CONFIG_MAPS, "a", namespace="demo"),
+        api.merge_patch(CONFIG_MAPS, "a", {"data": {"key": "b"}}, namespace="demo"),
+        api.apply_status(PODS, "a", {"status": {}}, namespace="demo", field_manager="m"),
+    ]
+    for write in writes:
+        with pytest.raises(NotLeading, match="not sent"):
+            await write
+    assert verbs(server) == ["get"]
+
+
+@pytest.mark.parametrize("status", [401, 429])
+async def test_a_write_that_is_to_be_sent_again_is_not_when_its_sender_no_longer_leads(
+    server: ApiServer, status: int
+) -> None:
+    leading = True
+
+    def answered(*_: object) -> None:
+        nonlocal leading
+        leading = False
+
+    api = await HttpKubeApi.open(
+        Rotating(server.url, ["old", "new"]), rng=random.Random(1), observe=answered, may_write=lambda: leading
+    )
+    server.fail("create", CONFIG_MAPS, status, times=1, reason="Unauthorized" if status == 401 else "")
+    try:
+        with pytest.raises(NotLeading):
+            await api.create(CONFIG_MAPS, config_map(), namespace="demo")
+    finally:
+        await api.close()
+    assert verbs(server) == ["create"]
+
+
+async def test_writes_that_wait_for_their_turn_are_not_sent_when_their_sender_no_longer_leads(
+    server: ApiServer,
+) -> None:
+    leading = True
+    api = await server.connect(may_write=lambda: leading)
+    server.delay("create", CONFIG_MAPS, 0.2)
+    creating = [asyncio.create_task(api.create(CONFIG_MAPS, config_map(f"c-{n}"), namespace="demo")) for n in range(40)]
+    await until(lambda: len(server.requests) >= client.WRITES_IN_FLIGHT, "sixteen writes")
+    leading = False
+    results = await asyncio.gather(*creating, return_exceptions=True)
+    assert sum(isinstance(result, NotLeading) for result in results) == 40 - client.WRITES_IN_FLIGHT
+    assert len(server.writes()) == client.WRITES_IN_FLIGHT

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sessionpools.kube import reflector
 from sessionpools.kube.client import HttpKubeApi
 from sessionpools.kube.protocol import CONFIG_MAPS, NODES, Gone, Json, Resource
 from sessionpools.kube.reflector import Reflector
@@ -267,6 +268,34 @@ async def test_an_api_server_that_died_is_followed_again_when_it_is_back(followe
     await followed.server.start()
     await followed.caught_up()
     assert "b" not in followed.held()
+
+
+async def test_what_a_watch_that_seems_well_did_not_tell_is_found_by_listing_again(
+    server: ApiServer, api: HttpKubeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reflector, "WATCH_SECONDS", (1, 1))
+    async with following(server, api) as followed:
+        await followed.caught_up()
+        server.mute_watches(bookmarks=True)
+        followed.put("a", "1")
+        await until(lambda: server.watches, "the next watch, which begins where bookmarks have led")
+        assert "a" not in followed.held()
+        followed.now += reflector.RELIST_SECONDS[1]
+        await until(lambda: "a" in followed.held(), "what had happened")
+
+
+async def test_listing_again_tells_nothing_of_what_is_known(followed: Followed) -> None:
+    await followed.caught_up()
+    followed.changes.clear()
+    for listed in (2, 3):
+        followed.now += reflector.RELIST_SECONDS[1]
+        followed.server.drop_watches()
+        await until(lambda: followed.server.watches, "the watch after the list")
+        assert followed.count("list") == listed
+    followed.server.drop_watches()
+    await until(lambda: followed.server.watches, "a watch without a list")
+    assert followed.count("list") == 3
+    assert followed.changes == []
 
 
 # --- namespaces, selectors, liveness ----------------------------------------------------------------------------------
