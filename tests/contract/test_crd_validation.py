@@ -106,7 +106,7 @@ FULL_POOL = pool(
     requestTimeoutSeconds=120,
     drainTimeoutSeconds=120,
     queue={"maxLength": 0},
-    update={"maxSurge": 0, "maxUnavailable": 1},
+    update={"maxSurge": 0, "maxUnavailable": 5},
     placement={
         "nodeSelector": {"kubernetes.io/arch": "amd64", "disk": ""},
         "tolerations": [

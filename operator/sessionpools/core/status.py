@@ -25,6 +25,7 @@ from sessionpools.api.v1alpha1 import (
 from sessionpools.core.model import Failure, PodView, SessionReport
 from sessionpools.core.placement import Place
 from sessionpools.core.plan import pods_wanted
+from sessionpools.core.sessions import ready_sessions
 from sessionpools.core.target import Blocked, Target
 
 __all__ = ["Observation", "condition", "pool_status"]
@@ -117,7 +118,7 @@ def _row(seen: Observation, name: str, pods: Sequence[PodView]) -> _Row:
     held = [pod for pod in pods if not pod.ended]
     lost = place is None or not place.node.ready
     serving = [] if lost else [pod for pod in held if pod.ready and not pod.deleting]
-    sessions = {pod.uid: _ready_sessions(seen, pod) for pod in serving}
+    sessions = {pod.uid: ready_sessions(seen.pool, pod, seen.reports.get(pod.uid)) for pod in serving}
     ready = sum(sessions.values())
     revision = seen.target.revision.name if isinstance(seen.target, Target) else ""
     current = [pod for pod in serving if pod.owner.revision == revision]
@@ -151,16 +152,6 @@ def _row(seen: Observation, name: str, pods: Sequence[PodView]) -> _Row:
         old=sum(1 for pod in held if pod.alive and revision and pod.owner.revision != revision),
         failure=failure,
     )
-
-
-def _ready_sessions(seen: Observation, pod: PodView) -> int:
-    """Sessions of this Ready pod that can take a call. A Process pod is Ready once all its initial sessions were;
-    whether it has grown to a new initialPoolSize its report says."""
-    if seen.pool.spec.isolation is Isolation.POD:
-        return 1
-    initial, report = seen.pool.spec.initial_pool_size, seen.reports.get(pod.uid)
-    # More come and go with demand, unseen: what was asked once would be counted for ever.
-    return min(report.ready_sessions, initial) if report else initial
 
 
 def _failure(seen: Observation, node: str, pods: Sequence[PodView]) -> Failure | None:

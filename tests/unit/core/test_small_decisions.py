@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessionpools.api.v1alpha1 import Condition, PoolKind, SessionPool
+from sessionpools.api.v1alpha1 import Condition, Isolation, PoolKind, SessionPool
 from sessionpools.core.model import Failure, SessionReport, Taint
 from sessionpools.core.placement import place
 from sessionpools.core.quantity import times, to_bytes, to_whole
@@ -122,6 +122,12 @@ class TestReports:
             (SessionReport(3, 0, "ready", 0.0, 3, 6), False),
         ):
             assert bool(reports_wanted(p, t.revision.name, [there], {there.uid: report})) is wanted
+
+    def test_a_pod_of_one_session_has_no_sizes_to_take_over_whatever_its_pool_is_now(self) -> None:
+        p = process_pool(3, 6)
+        t = target_of(p)
+        single = pod(t, p, 0, revision="old", isolation=Isolation.POD)
+        assert reports_wanted(p, t.revision.name, [single], {}) == []
 
     def test_where_sessions_have_to_go_all_are_asked(self) -> None:
         p = pool(1, 4)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sessionpools.api.v1alpha1 import Condition, SessionPool, SessionPoolStatus, State
+from sessionpools.api.v1alpha1 import Condition, Isolation, SessionPool, SessionPoolStatus, State
 from sessionpools.core.model import Failure, NodeView, PodView, SessionReport, Taint
 from sessionpools.core.status import Observation, pool_status
 from sessionpools.core.target import Blocked, Target
@@ -200,6 +200,17 @@ def test_a_process_pods_sessions_are_those_it_reports() -> None:
     assert status(p, [node()], [there], reports={there.uid: report(2, 3, 6)}).state is State.PENDING
     seen = status(p, [node()], [there], reports={there.uid: report(3, 3, 6)})
     assert (seen.state, seen.sessions.ready) == (State.SUCCESS, 3)
+
+
+def test_sessions_are_counted_by_the_isolation_of_their_pods() -> None:
+    p = process_pool(3, 6)
+    t = target_of(p)
+    single = [pod(t, p, slot, revision="old", isolation=Isolation.POD) for slot in range(3)]
+    assert status(p, [node()], single).sessions.ready == 3
+    assert status(p, [node()], [*single, pod(t, p, 0)]).sessions.ready == 6
+    back = pool(2, 6)
+    whole = pod(target_of(back), back, 0, revision="old", isolation=Isolation.PROCESS)
+    assert status(back, [node()], [whole]).sessions.ready == 2
 
 
 def test_growth_above_initial_does_not_show() -> None:

@@ -43,9 +43,11 @@ class Update(Model):
     model_config = checked(rules.UPDATE)
 
     max_surge: PoolSize = 1
-    """How many sessions beyond the wanted number may exist during a rollout."""
+    """How many sessions beyond the wanted number may exist during a rollout. With isolation Process one more pod,
+    whatever the number."""
     max_unavailable: PoolSize = 0
-    """How many of the wanted sessions may be missing during a rollout."""
+    """How many of the wanted sessions may be missing during a rollout. With isolation Process and without maxSurge at
+    least initialPoolSize."""
 
 
 class Toleration(Model):
