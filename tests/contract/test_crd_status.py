@@ -74,6 +74,12 @@ def test_status_gets_no_defaults_that_nobody_observed(namespace: str) -> None:
     assert status_kept(pool(), status, namespace)["status"] == status
 
 
+@pytest.mark.parametrize("thing", [pool(serviceName="NotPublished"), service()], ids=["pool", "service"])
+def test_an_object_just_made_says_that_nobody_has_looked_at_it(thing: Object, namespace: str) -> None:
+    done = kubectl("create", "--namespace", namespace, "--output=json", "--filename=-", input=json.dumps(thing))
+    assert json.loads(done.stdout)["status"] == {"observedGeneration": -1}
+
+
 def test_five_hundred_nodes_with_long_messages_fit(namespace: str) -> None:
     apply(pool(), namespace=namespace)
     row = {"name": "n" * 253, "state": "Pending", "desired": 1, "ready": 0, "message": "m" * 1024}

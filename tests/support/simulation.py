@@ -56,6 +56,7 @@ class Simulation:
         self.kubelet = Kubelet(self.server.store)
         self.pods_say = SimulatedPods()
         self.config = Config(session_image="session:1", namespaces=namespaces)
+        self.pace = PACE
         self.app: App | None = None
         self._stack = AsyncExitStack()
         self._controller: asyncio.Task[None] | None = None
@@ -72,7 +73,7 @@ class Simulation:
 
     async def start_controller(self) -> None:
         api = await self.server.connect()
-        self.app = App(api, self.config, pod_client=self.pods_say, min_interval=0.005, pace=PACE)
+        self.app = App(api, self.config, pod_client=self.pods_say, min_interval=0.005, pace=self.pace)
         self._controller = asyncio.create_task(self.app.run())
         await self.app.store.wait_synced()
 

@@ -71,9 +71,7 @@ class App:
             self.metrics,
             self._feed.of if self._feed else None,
         )
-        self._services = ServiceReconciler(
-            self.store, self._pod_client, reporter, self._pools.handled_generation, clock
-        )
+        self._services = ServiceReconciler(self.store, self._pod_client, reporter, self._pools.progress, clock)
 
     async def run(self) -> None:
         """Until cancelled. Nothing is decided before the caches are complete."""

@@ -16,6 +16,7 @@ from sessionpools.core.transitions import transitions
 from support.builders import node, pod, pool, process_pool, service, target_of
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
+LATER = datetime(2026, 11, 23, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +192,22 @@ class TestWebServiceStatus:
         changed = service(meta={"generation": 2})
         seen = {c.type: c.status for c in service_status(changed, None, self.ready_pool(), None, 1, NOW).conditions}
         assert (seen["Ready"], seen["Reconciling"]) == ("False", "True")
+
+    def test_what_was_said_of_a_generation_stands_while_the_controller_has_not_looked_at_the_pool_yet(self) -> None:
+        p = self.ready_pool()
+        seen = service().model_copy(update={"status": service_status(service(), None, p, None, 1, NOW)})
+        assert service_status(seen, None, p, None, None, LATER) == seen.status
+        not_seen = service(meta={"generation": 2})
+        waiting = not_seen.model_copy(update={"status": service_status(not_seen, None, p, None, 1, NOW)})
+        assert service_status(waiting, None, p, None, None, LATER) == waiting.status
+
+    def test_of_a_generation_or_a_pool_that_nobody_looked_at_nothing_is_said_to_be_ready(self) -> None:
+        p = self.ready_pool()
+        seen = service().model_copy(update={"status": service_status(service(), None, p, None, 1, NOW)})
+        changed = seen.model_copy(update={"metadata": service(meta={"generation": 2}).metadata})
+        for of, served in ((changed, p), (seen, pool())):
+            found = {c.type: c.status for c in service_status(of, None, served, None, None, LATER).conditions}
+            assert (found["Ready"], found["Reconciling"]) == ("False", "True")
 
     def test_it_is_stalled_with_its_pool(self) -> None:
         conditions = [condition("Ready", "True", "SessionsReady"), condition("Stalled", "True", "RevisionFailed")]

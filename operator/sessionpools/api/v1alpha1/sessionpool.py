@@ -4,9 +4,19 @@ from enum import StrEnum
 from typing import Annotated, ClassVar
 
 from sessionpools.api import names, rules
-from sessionpools.api.scalars import Count, IdleSeconds, Image, LabelValue, ObjectName, PoolSize, Seconds, ServiceKey
+from sessionpools.api.scalars import (
+    Count,
+    IdleSeconds,
+    Image,
+    LabelValue,
+    ObjectName,
+    ObservedGeneration,
+    PoolSize,
+    Seconds,
+    ServiceKey,
+)
 from sessionpools.api.schema import Column, Resource, Schema
-from sessionpools.api.v1alpha1.meta import ATOMIC, Condition, Model, ObjectMeta, by, checked
+from sessionpools.api.v1alpha1.meta import ATOMIC, NOT_OBSERVED, Condition, Model, ObjectMeta, by, checked
 
 # Bounds that whoever writes status has to keep, as the API server refuses the whole status otherwise.
 MAX_STATUS_NODES = 500
@@ -162,8 +172,8 @@ class SessionCounts(Model):
 class SessionPoolStatus(Model):
     """What was observed of the pool."""
 
-    observed_generation: Count = 0
-    """metadata.generation that this status is about."""
+    observed_generation: ObservedGeneration = NOT_OBSERVED
+    """metadata.generation that this status is about; -1: nobody has looked at the object yet."""
     state: State | None = None
     """Success: every node is. NotFound: no node holds or awaits a session. Else Pending."""
     nodes: Annotated[list[NodeStatus], Schema(maxItems=MAX_STATUS_NODES, **ATOMIC)] = []
