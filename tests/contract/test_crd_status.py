@@ -25,7 +25,7 @@ POOL_STATUS = {
     "state": "Pending",
     "nodes": [{"name": "worker-1", "state": "Pending", "desired": 2, "ready": 0, "message": "ImagePullBackOff"}],
     "nodeCounts": {"total": 1, "success": 0, "pending": 1, "notFound": 0},
-    "sessions": {"desired": 2, "ready": 0, "updated": 0},
+    "sessions": {"desired": 2, "ready": 0, "updated": 0, "old": 0},
     "image": "registry/session@sha256:" + "0" * 64,
     "revision": "abcdef",
     "conditions": [READY | {"status": "False", "reason": "SessionsPending"}],

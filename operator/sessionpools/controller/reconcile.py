@@ -44,6 +44,9 @@ class Pace:
     config_map: float = 5.0  # users' ConfigMaps are read, not watched: that would take every ConfigMap there is
     starting: float = 3.0  # starting pods are asked for their phase
     refused: float = 15.0  # a pod that the API server refused is tried again
+    # After a pod has left a node the scheduler tries those that wait for room again: after a back-off of 10 s at most
+    # (podMaxBackoffSeconds), and a pod that was refused for a quota comes again after `refused`.
+    room: float = 20.0
     written: float = 5.0  # the watch shows a status that was written within this time
 
 
@@ -69,6 +72,7 @@ class _Memory:
     code: _Code | None = None
     written: bool = False  # a status was, and its web service has not been looked at since
     handled: tuple[str, int] = ("", 0)  # uid and generation of the web service that the written status is about
+    left: dict[str, float] = field(default_factory=dict)  # when a pod was last seen to be leaving, by node
     settled: bool = False  # as the status says: no rollout or change is under way
     collected: str = ""  # the revision after whose rollout old code was collected
     sessions: dict[str, int] = field(default_factory=dict)  # that each node should have by demand, as last decided
@@ -172,7 +176,8 @@ class PoolReconciler:
         name = needs_config_map(service_of(pool, services))
         memory.code = await self._read_code(name, namespace, memory.code) if name else None
         code = memory.code.content if memory.code else None
-        return target(pool, self._store.pools_of(key_of(pool)), services, code, self._config.session_image)
+        pools, pods = self._store.pools_of(key_of(pool)), self._store.pods_of(pool)
+        return target(pool, pools, services, code, self._config.session_image, pods)
 
     async def _read_code(self, name: str, namespace: str, before: _Code | None) -> _Code:
         now = self._monotonic()
@@ -212,8 +217,11 @@ class PoolReconciler:
             memory.sessions = {node: wish.sessions for node, wish in by_demand.items()}
         else:
             again = await inquiry.ask(self._pod_client, pool, revision, pods, now, interval)
-        reports, refused = dict(inquiry.reports), dict(memory.refused)
-        return Observation(pool, goal, places, pods, reports, refused, self._clock()), by_demand, again
+        memory.left = {node: at for node, at in memory.left.items() if now - at < self._pace.room}
+        memory.left |= {pod.owner.node: now for pod in pods if pod.deleting and not pod.ended}
+        reports, refused, left = dict(inquiry.reports), dict(memory.refused), frozenset(memory.left)
+        seen = Observation(pool, goal, places, pods, reports, refused, left, self._clock())
+        return seen, by_demand, _soonest(again, self._pace.room if left else None)
 
     # --- act and report ---------------------------------------------------------------------------------------------
 

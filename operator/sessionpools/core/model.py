@@ -69,6 +69,7 @@ class PodView:
     deleting: bool
     settings: str  # the raw annotation
     address: str = ""
+    image: str = ""
     failure: Failure | None = None
     started: bool = False  # its container runs, so its control port can be asked
     created_at: float = 0.0

@@ -72,6 +72,7 @@ def pod_view(pod: Mapping[str, Any]) -> PodView:
         deleting=metadata.get("deletionTimestamp") is not None,
         settings=annotations.get(names.ANNOTATION_SETTINGS, ""),
         address=status.get("podIP", ""),
+        image=next((c.get("image", "") for c in pod["spec"]["containers"] if c["name"] == names.CONTAINER), ""),
         failure=None if ready else _failure(status, container),
         started="running" in (container.get("state") or {}),
         created_at=_seconds(metadata.get("creationTimestamp")),

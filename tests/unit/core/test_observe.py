@@ -53,6 +53,7 @@ def test_a_ready_pod_has_no_failure_and_says_where_it_belongs() -> None:
         )
     )
     assert (seen.ready, seen.started, seen.failure, seen.address) == (True, True, None, "10.1.2.3")
+    assert seen.image == "image:1"
     assert (seen.owner.node, seen.owner.slot, seen.owner.incarnation, seen.owner.revision) == ("worker-1", 2, 1, "r")
 
 

@@ -160,6 +160,12 @@ class TestTransitions:
         before, after = condition("Stalled", "True", "ImagePullBackOff"), condition("Stalled", "True", "OOMKilled")
         assert [(t.type, t.reason) for t in transitions([before], [after])] == [("Warning", "OOMKilled")]
 
+    def test_the_end_of_a_rollout_is_an_event_as_ready_never_turns(self) -> None:
+        rolling, done = condition("Reconciling", "True", "RollingOut"), condition("Reconciling", "False", "UpToDate")
+        assert [(t.type, t.reason) for t in transitions([rolling], [done])] == [("Normal", "RolledOut")]
+        assert transitions([condition("Reconciling", "True", "Filling")], [done]) == []
+        assert transitions([rolling], [condition("Reconciling", "False", "Stalled")]) == []
+
     def test_filling_up_is_no_event(self) -> None:
         assert transitions([], [condition("Ready", "False", "SessionsStarting")]) == []
 

@@ -167,6 +167,8 @@ class SessionCounts(Model):
     """Sessions ready, of any revision."""
     updated: Count = 0
     """Ready sessions of the current revision."""
+    old: Count = 0
+    """Ready sessions of older revisions; ready is updated + old."""
 
 
 class SessionPoolStatus(Model):
@@ -208,6 +210,7 @@ class SessionPool(Model):
             Column(
                 "Updated", ".status.sessions.updated", "integer", "Ready sessions of the current revision", wide=True
             ),
+            Column("Old", ".status.sessions.old", "integer", "Ready sessions of older revisions", wide=True),
             Column("Nodes", ".status.nodeCounts.total", "integer", "Compute nodes", wide=True),
             Column("Isolation", ".spec.isolation", wide=True),
             Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', wide=True),
