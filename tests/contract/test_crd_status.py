@@ -25,7 +25,7 @@ POOL_STATUS = {
     "state": "Pending",
     "nodes": [{"name": "worker-1", "state": "Pending", "desired": 2, "ready": 0, "message": "ImagePullBackOff"}],
     "nodeCounts": {"total": 1, "success": 0, "pending": 1, "notFound": 0},
-    "sessions": {"desired": 2, "ready": 0, "updated": 0},
+    "sessions": {"desired": 2, "ready": 0, "updated": 0, "old": 0},
     "image": "registry/session@sha256:" + "0" * 64,
     "revision": "abcdef",
     "conditions": [READY | {"status": "False", "reason": "SessionsPending"}],
@@ -72,6 +72,12 @@ def test_status_gets_no_defaults_that_nobody_observed(namespace: str) -> None:
     apply(pool(), namespace=namespace)
     status = {"observedGeneration": 1, "sessions": {}}
     assert status_kept(pool(), status, namespace)["status"] == status
+
+
+@pytest.mark.parametrize("thing", [pool(serviceName="NotPublished"), service()], ids=["pool", "service"])
+def test_an_object_just_made_says_that_nobody_has_looked_at_it(thing: Object, namespace: str) -> None:
+    done = kubectl("create", "--namespace", namespace, "--output=json", "--filename=-", input=json.dumps(thing))
+    assert json.loads(done.stdout)["status"] == {"observedGeneration": -1}
 
 
 def test_five_hundred_nodes_with_long_messages_fit(namespace: str) -> None:

@@ -24,7 +24,8 @@ def condition(kind: str, status: str = "True") -> Json:
 
 
 async def test_a_status_sent_with_a_create_is_dropped(cluster: Cluster, name: str) -> None:
-    assert "status" not in await cluster.pool(name)
+    """What stands there instead is the CRD's default: nobody has looked at the object."""
+    assert (await cluster.pool(name))["status"] == {"observedGeneration": -1}
 
 
 async def test_generation_counts_changes_of_the_spec_only(cluster: Cluster, name: str) -> None:
@@ -90,7 +91,7 @@ async def test_no_precondition_keeps_a_status_from_an_object_made_anew(cluster: 
     applied = await cluster.api.apply_status(
         cluster.pools, name, body, namespace=cluster.namespace, field_manager="contract"
     )
-    assert applied["status"] == {"state": "Pending"}  # so whoever writes it must look again
+    assert applied["status"]["state"] == "Pending"  # so whoever writes it must look again
 
 
 async def test_the_status_of_an_absent_object_is_not_found(cluster: Cluster, name: str) -> None:

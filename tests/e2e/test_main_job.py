@@ -19,7 +19,7 @@ def test_the_diabetes_example_is_warm_on_every_worker_and_answers(restricted: st
     )
     status = pool.until_success(300)
     assert [(n["name"], n["state"], n["ready"]) for n in status["nodes"]] == [(w, "Success", 3) for w in WORKERS]
-    assert status["sessions"] == {"desired": 6, "ready": 6, "updated": 6}
+    assert status["sessions"] == {"desired": 6, "ready": 6, "updated": 6, "old": 0}
     answers = {
         json.dumps(proxy.call(pod, {"age": 59, "sex": 2, "bmi": 32.1, "bp": 101}).body["outputParameters"])
         for pod in pool.pods()
@@ -114,7 +114,7 @@ class TestOnePoolsLife:
 def test_a_process_pool_has_one_pod_per_node_and_takes_over_new_sizes(restricted: str, proxy: PodProxy) -> None:
     pool = publish(restricted, web_service("forked"), session_pool("forked", 3, 6, isolation="Process"))
     status = pool.until_success()
-    assert status["sessions"] == {"desired": 6, "ready": 6, "updated": 6}
+    assert status["sessions"] == {"desired": 6, "ready": 6, "updated": 6, "old": 0}
     assert all(len(pool.pods(worker)) == 1 for worker in WORKERS)
     pod = pool.pods()[0]
     container = pod["spec"]["containers"][0]

@@ -275,7 +275,7 @@ async def test_a_new_process_size_is_an_annotation_and_no_restart(sim: Simulatio
     uids = {pod["metadata"]["uid"] for pod in sim.pods()}
     assert len(uids) == 2
     sim.edit_pool(initialPoolSize=3, maxPoolSize=8)
-    await sim.until(lambda: sim.status()["sessions"] == {"desired": 6, "ready": 6, "updated": 6})
+    await sim.until(lambda: sim.status()["sessions"] == {"desired": 6, "ready": 6, "updated": 6, "old": 0})
     assert {pod["metadata"]["uid"] for pod in sim.pods()} == uids
 
 

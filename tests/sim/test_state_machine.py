@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 NODE_NAMES = ("worker-1", "worker-2", "worker-3")
 FATES = (Ready(), NeverReady(), Crash("ImportError: x (import service)"), ImagePullBackOff(), Unschedulable())
+MAXIMUM = 4
 SURGE = 1
 
 
@@ -47,7 +48,7 @@ class PoolLife(RuleBasedStateMachine):
         self.do(self.sim.__aenter__())
         self.sim.kubelet.fate = lambda pod: self.fate
         self.sim.add_node("worker-1")
-        self.sim.apply(self.sim.service(), self.sim.pool(initial=initial, maximum=6, isolation=isolation))
+        self.sim.apply(self.sim.service(), self.sim.pool(initial=initial, maximum=MAXIMUM, isolation=isolation))
 
     # --- what users do ------------------------------------------------------------------------------------------------
 
@@ -77,7 +78,7 @@ class PoolLife(RuleBasedStateMachine):
     @rule()
     def delete_and_recreate_the_pool(self) -> None:
         self.sim.server.store.delete(SESSION_POOLS, "score", NAMESPACE)
-        self.sim.apply(self.sim.pool(initial=self.initial, maximum=6, isolation=self.isolation))
+        self.sim.apply(self.sim.pool(initial=self.initial, maximum=MAXIMUM, isolation=self.isolation))
 
     # --- what the cluster does ----------------------------------------------------------------------------------------
 
@@ -173,6 +174,16 @@ class PoolLife(RuleBasedStateMachine):
             if pod["metadata"]["labels"][names.LABEL_POOL_UID] in uids
         )
         assert all(count <= planned + SURGE for count in held.values()), held
+
+    @invariant()
+    def no_node_holds_more_than_maximum_and_surge_even_while_pods_leave(self) -> None:
+        uids = {pool["metadata"]["uid"] for pool in self.sim.server.store.all(SESSION_POOLS)}
+        held = Counter(
+            (pod["metadata"]["labels"][names.LABEL_POOL_UID], pod["metadata"]["annotations"][names.ANNOTATION_NODE_UID])
+            for pod in self.sim.pods(alive=False)
+            if pod["metadata"]["labels"][names.LABEL_POOL_UID] in uids
+        )
+        assert all(count <= MAXIMUM + SURGE for count in held.values()), held
 
     def teardown(self) -> None:
         if not hasattr(self, "isolation"):

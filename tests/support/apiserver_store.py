@@ -91,7 +91,7 @@ class Store:
         if resource is PODS:
             body = objects.new_pod(body)
         elif resource in objects.WITH_STATUS and resource is not NODES:
-            body.pop("status", None)
+            body["status"] = {"observedGeneration": -1}  # what it came with is dropped; this is the CRDs' default
         body = {"apiVersion": resource.api_version, "kind": resource.kind, **body}
         created = self._commit(resource, key, None, body)
         self._collect_if_orphan(created)

@@ -63,17 +63,18 @@ def pod(
     settings: str | None = None,
     node_uid: str = "",
     ended_at: float = 0.0,
+    isolation: Isolation | None = None,
 ) -> PodView:
     name = revision or target.revision.name
     return PodView(
         namespace=NAMESPACE,
         name=f"score-{name}-{on}-{slot}-{incarnation}",
         uid=f"pod-{name}-{on}-{slot}-{incarnation}",
-        owner=Ownership("score", "pool-uid", on, node_uid or f"uid-{on}", name, slot, incarnation),
+        owner=Ownership("score", "pool-uid", on, node_uid or f"uid-{on}", name, slot, incarnation, isolation),
         ended=ended,
         ready=ready,
         deleting=deleting,
-        settings=settings_of(pool_) if settings is None else settings,
+        settings=settings_of(pool_, isolation) if settings is None else settings,
         address="10.0.0.1",
         failure=failure,
         started=True,

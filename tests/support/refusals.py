@@ -47,6 +47,13 @@ _BETWEEN_FIELDS = [
         "session could ever be replaced: set one of them to 1",
     ),
     Refusal(
+        "rollout_of_process_pods_that_cannot_move",
+        pool(isolation="Process", initialPoolSize=5, update={"maxSurge": 0, "maxUnavailable": 4}),
+        'spec.update: Invalid value: "object": maxUnavailable (4) must be at least initialPoolSize (5) '
+        "where isolation is Process and maxSurge 0, as all sessions of a node are one pod: raise it or set maxSurge "
+        "to 1",
+    ),
+    Refusal(
         "toleration_value_with_exists",
         with_toleration(key="gpu", operator="Exists", value="yes"),
         'spec.placement.tolerations[0].value: Invalid value: "object": value must be empty with operator Exists, '

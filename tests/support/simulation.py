@@ -25,7 +25,7 @@ from support.apiserver_objects import Json
 from support.kubelet import Kubelet, make_node
 
 NAMESPACE = "demo"
-PACE = Pace(status=0.02, config_map=0.05, starting=0.05, refused=0.1, written=0.2)
+PACE = Pace(status=0.02, config_map=0.05, starting=0.05, refused=0.1, room=0.3, written=0.2)
 
 
 class SimulatedPods(PodClient):
@@ -56,6 +56,7 @@ class Simulation:
         self.kubelet = Kubelet(self.server.store)
         self.pods_say = SimulatedPods()
         self.config = Config(session_image="session:1", namespaces=namespaces)
+        self.pace = PACE
         self.app: App | None = None
         self._stack = AsyncExitStack()
         self._controller: asyncio.Task[None] | None = None
@@ -83,7 +84,7 @@ class Simulation:
         await asyncio.gather(second, return_exceptions=True)
 
     async def _app(self, pods_say: SimulatedPods) -> App:
-        return App(await self.server.connect(), self.config, pod_client=pods_say, min_interval=0.005, pace=PACE)
+        return App(await self.server.connect(), self.config, pod_client=pods_say, min_interval=0.005, pace=self.pace)
 
     async def stop_controller(self) -> None:
         """As a crash does it: at once, wherever it is."""

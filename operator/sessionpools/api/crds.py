@@ -15,7 +15,7 @@ import yaml
 
 from sessionpools.api import names
 from sessionpools.api.schema import INT_OR_STRING, PRESERVE, RULES, JsonSchema, Resource, merged
-from sessionpools.api.v1alpha1 import Model, SessionPool, WebService
+from sessionpools.api.v1alpha1 import NOT_OBSERVED, Model, SessionPool, WebService
 
 KINDS: tuple[type[SessionPool | WebService], ...] = (SessionPool, WebService)
 HEADER = "# Generated from operator/sessionpools/api by `make crds`. Do not edit.\n"
@@ -83,6 +83,8 @@ def open_api(kind: type[Model]) -> JsonSchema:
     properties["metadata"] = {"type": "object"}
     properties["spec"]["description"] = "What is wanted."
     properties["status"] = _without_defaults({**properties["status"], "description": "What was observed."})
+    if "observedGeneration" in properties["status"]["properties"]:
+        properties["status"]["default"] = {"observedGeneration": NOT_OBSERVED}
     check(made, kind.__name__)
     return made
 
@@ -135,7 +137,8 @@ def _default(default: Any, made: JsonSchema) -> Any:
 
 
 def _without_defaults(schema: JsonSchema) -> JsonSchema:
-    """Status is written whole by the controller: a default would say what nobody observed."""
+    """Status is written whole by the controller: a default would say what nobody observed. The one that it has as a
+    whole says just that."""
     made = {keyword: value for keyword, value in schema.items() if keyword != "default"}
     if "items" in made:
         made["items"] = _without_defaults(made["items"])

@@ -29,6 +29,8 @@ GATEWAY_ACTIVE: Final = "active"
 # Node names have up to 253 characters, which no label value has room for.
 ANNOTATION_NODE: Final = f"{GROUP}/node"
 ANNOTATION_NODE_UID: Final = f"{GROUP}/node-uid"
+# The pod's own isolation: the pool's may have changed since. A pod without it has the pool's.
+ANNOTATION_ISOLATION: Final = f"{GROUP}/isolation"
 # JSON of what may change without a rollout (sizes, timeouts); session pods read it through a downwardAPI volume.
 ANNOTATION_SETTINGS: Final = f"{GROUP}/settings"
 # Set by a user on a SessionPool: a new value is a new revision, as `kubectl rollout restart` does it.

@@ -57,6 +57,14 @@ SESSION_POOL = [
         path=".drainTimeoutSeconds",
     ),
     rule(
+        "self.isolation != 'Process' || self.update.maxSurge > 0 || self.update.maxUnavailable >= self.initialPoolSize",
+        "maxUnavailable (%d) must be at least initialPoolSize (%d) where isolation is Process and maxSurge 0, as all "
+        "sessions of a node are one pod: raise it or set maxSurge to 1",
+        "self.update.maxUnavailable",
+        "self.initialPoolSize",
+        path=".update",
+    ),
+    rule(
         "has(self.serviceName) || self.isolation == 'Pod'",
         "the generic pool (without serviceName) must have isolation Pod, as it runs the code of several services",
         path=".isolation",

@@ -119,6 +119,8 @@ PoolSize = Annotated[int, Schema(minimum=0, maximum=1000)]  # slot n listens on 
 Seconds = Annotated[int, Schema(minimum=1, maximum=86_400)]  # at most a day
 IdleSeconds = Annotated[int, Schema(minimum=1, maximum=604_800)]  # at most a week
 Count = Annotated[int, Schema(minimum=0)]
+# metadata.generation; -1 where no controller has looked at the object yet.
+ObservedGeneration = Annotated[int, Schema(minimum=-1)]
 
 
 def quantity(description: str) -> JsonSchema:

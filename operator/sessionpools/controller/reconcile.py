@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sessionpools.api import names
@@ -13,7 +13,7 @@ from sessionpools.controller.execute import Executor
 from sessionpools.controller.inquiry import Inquiry
 from sessionpools.controller.metrics import Metrics
 from sessionpools.controller.report import Reporter
-from sessionpools.controller.store import Key, Store, service_key
+from sessionpools.controller.store import Key, Store, pool_key, service_key
 from sessionpools.core import naming
 from sessionpools.core.demand import Demand, Wish, elastic, retirable, wishes
 from sessionpools.core.keys import key_of, service_of
@@ -44,6 +44,9 @@ class Pace:
     config_map: float = 5.0  # users' ConfigMaps are read, not watched: that would take every ConfigMap there is
     starting: float = 3.0  # starting pods are asked for their phase
     refused: float = 15.0  # a pod that the API server refused is tried again
+    # After a pod has left a node the scheduler tries those that wait for room again: after a back-off of 10 s at most
+    # (podMaxBackoffSeconds), and a pod that was refused for a quota comes again after `refused`.
+    room: float = 20.0
     written: float = 5.0  # the watch shows a status that was written within this time
 
 
@@ -67,6 +70,9 @@ class _Memory:
     status: SessionPoolStatus | None = None  # as last written, until the watch shows it
     written_at: float = -1e9
     code: _Code | None = None
+    written: bool = False  # a status was, and its web service has not been looked at since
+    handled: tuple[str, int] = ("", 0)  # uid and generation of the web service that the written status is about
+    left: dict[str, float] = field(default_factory=dict)  # when a pod was last seen to be leaving, by node
     settled: bool = False  # as the status says: no rollout or change is under way
     collected: str = ""  # the revision after whose rollout old code was collected
     sessions: dict[str, int] = field(default_factory=dict)  # that each node should have by demand, as last decided
@@ -101,7 +107,6 @@ class PoolReconciler:
         self._demand = demand
         self._executor = Executor(api, store, config.pull_policy, metrics)
         self._memory: dict[Key, _Memory] = {}
-        self._generations: dict[str, int] = {}
 
     async def reconcile(self, key: Key) -> float | None:
         """Returns the seconds after which the pool has to be looked at again, or None."""
@@ -112,7 +117,8 @@ class PoolReconciler:
             return None
         memory = self._memory_of(key, found)
         pool = self._with_latest_status(found, memory)
-        goal = await self._target(pool, memory)
+        services = self._store.services_of(key_of(pool))
+        goal = await self._target(pool, services, memory)
         seen, by_demand, ask_again = await self._observe(pool, goal, memory)
         steps = plan(pool, goal, seen.places, seen.pods, seen.reports, seen.now, by_demand)
         # The status says what was observed before the plan. That it can not be written is no reason not to act.
@@ -123,7 +129,8 @@ class PoolReconciler:
             raise act
         if isinstance(report, BaseException):
             raise report
-        self._now_handled(goal)
+        if report is None:
+            self._now_handled(service_of(pool, services), memory)
         return _soonest(
             report,
             act,
@@ -133,14 +140,22 @@ class PoolReconciler:
             await self._collect_garbage(seen, memory),
         )
 
-    def handled_generation(self, service: WebService) -> int:
-        """The newest generation of the service that its pool has been planned for."""
-        return self._generations.get(service.metadata.uid, 0)
+    def progress(self, pool: SessionPool, service: WebService) -> tuple[SessionPool, int | None]:
+        """The pool with its newest status, be it ahead of the watch, and the generation of the service that this status
+        is about; None if the pool was not looked at yet."""
+        memory = self._memory.get(pool_key(pool))
+        if memory is None or memory.uid != pool.metadata.uid:
+            return pool, None
+        uid, generation = memory.handled
+        return self._with_latest_status(pool, memory), generation if uid == service.metadata.uid else None
 
-    def _now_handled(self, goal: Target | Blocked) -> None:
-        if isinstance(goal, Target) and self.handled_generation(goal.service) < goal.service.metadata.generation:
-            self._generations[goal.service.metadata.uid] = goal.service.metadata.generation
-            self._enqueue(service_key(goal.service))
+    def _now_handled(self, service: WebService | None, memory: _Memory) -> None:
+        """The pool's status is written, and is about this generation of its service: which the service's own status
+        waits for."""
+        handled = (service.metadata.uid, service.metadata.generation) if service else ("", 0)
+        if service and (handled != memory.handled or memory.written):
+            self._enqueue(service_key(service))
+        memory.handled, memory.written = handled, False
 
     def _memory_of(self, key: Key, pool: SessionPool) -> _Memory:
         memory = self._memory.get(key)
@@ -156,13 +171,13 @@ class PoolReconciler:
             return pool
         return pool.model_copy(update={"status": memory.status})
 
-    async def _target(self, pool: SessionPool, memory: _Memory) -> Target | Blocked:
+    async def _target(self, pool: SessionPool, services: Sequence[WebService], memory: _Memory) -> Target | Blocked:
         namespace = pool.metadata.namespace
-        services = self._store.services_of(key_of(pool))
         name = needs_config_map(service_of(pool, services))
         memory.code = await self._read_code(name, namespace, memory.code) if name else None
         code = memory.code.content if memory.code else None
-        return target(pool, self._store.pools_of(key_of(pool)), services, code, self._config.session_image)
+        pools, pods = self._store.pools_of(key_of(pool)), self._store.pods_of(pool)
+        return target(pool, pools, services, code, self._config.session_image, pods)
 
     async def _read_code(self, name: str, namespace: str, before: _Code | None) -> _Code:
         now = self._monotonic()
@@ -202,8 +217,11 @@ class PoolReconciler:
             memory.sessions = {node: wish.sessions for node, wish in by_demand.items()}
         else:
             again = await inquiry.ask(self._pod_client, pool, revision, pods, now, interval)
-        reports, refused = dict(inquiry.reports), dict(memory.refused)
-        return Observation(pool, goal, places, pods, reports, refused, self._clock()), by_demand, again
+        memory.left = {node: at for node, at in memory.left.items() if now - at < self._pace.room}
+        memory.left |= {pod.owner.node: now for pod in pods if pod.deleting and not pod.ended}
+        reports, refused, left = dict(inquiry.reports), dict(memory.refused), frozenset(memory.left)
+        seen = Observation(pool, goal, places, pods, reports, refused, left, self._clock())
+        return seen, by_demand, _soonest(again, self._pace.room if left else None)
 
     # --- act and report ---------------------------------------------------------------------------------------------
 
@@ -233,7 +251,7 @@ class PoolReconciler:
         if early > 0 and memory.status is not None:
             return early
         if await self._reporter.report(protocol.SESSION_POOLS, pool.metadata, pool.status, status):
-            memory.status, memory.written_at = status, now
+            memory.status, memory.written_at, memory.written = status, now, True
         return None
 
     async def _collect_garbage(self, seen: Observation, memory: _Memory) -> float | None:

@@ -25,13 +25,14 @@ class ServiceReconciler:
         store: Store,
         pod_client: PodClient,
         reporter: Reporter,
-        handled_generation: Callable[[WebService], int],
+        progress: Callable[[SessionPool, WebService], tuple[SessionPool, int | None]],
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`progress` gives a pool with its newest status, and the generation of its service which that is about."""
         self._store = store
         self._pod_client = pod_client
         self._reporter = reporter
-        self._handled_generation = handled_generation
+        self._progress = progress
         self._clock = clock
 
     async def reconcile(self, key: Key) -> float | None:
@@ -40,11 +41,13 @@ class ServiceReconciler:
         if service is None or service.metadata.deletion_timestamp:
             return None
         duplicate = elder_of(service, self._store.services_of(key_of(service)))
-        pool = pool_of(service, self._store.pools_of(key_of(service)))
+        pool, handled = pool_of(service, self._store.pools_of(key_of(service))), None
+        if pool:
+            pool, handled = self._progress(pool, service)
         wanted = duplicate is None and signature_needed(service, pool)
         signature = await self._signature(pool) if pool and wanted else None
         now = datetime.fromtimestamp(int(self._clock()), UTC)
-        status = service_status(service, duplicate, pool, signature, self._handled_generation(service), now)
+        status = service_status(service, duplicate, pool, signature, handled, now)
         if status != service.status:
             await self._reporter.report(protocol.WEB_SERVICES, service.metadata, service.status, status)
         return SIGNATURE_INTERVAL_SECONDS if wanted and signature is None and self._ready_pods(pool) else None

@@ -60,7 +60,7 @@ class Term:
         self._pools = PoolReconciler(
             api, store, pod_client, reporter, config, pace, clock, self.queue.add, metrics, demand
         )
-        self._services = ServiceReconciler(store, pod_client, reporter, self._pools.handled_generation, clock)
+        self._services = ServiceReconciler(store, pod_client, reporter, self._pools.progress, clock)
 
     async def run(self) -> None:
         """Until cancelled: at everything first, then at what changes."""

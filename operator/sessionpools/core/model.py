@@ -7,6 +7,8 @@ passed on; nothing in here is changed after it is made.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sessionpools.api.v1alpha1 import Isolation
+
 __all__ = ["Failure", "NodeView", "Ownership", "PodView", "SessionReport", "Taint"]
 
 
@@ -52,6 +54,7 @@ class Ownership:
     revision: str
     slot: int
     incarnation: int
+    isolation: Isolation | None = None  # None: the pool's, see core.sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class PodView:
     deleting: bool
     settings: str  # the raw annotation
     address: str = ""
+    image: str = ""
     failure: Failure | None = None
     started: bool = False  # its container runs, so its control port can be asked
     created_at: float = 0.0

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from sessionpools.api import names
+from sessionpools.api.v1alpha1 import Isolation
 from sessionpools.core import quantity
 from sessionpools.core.model import Failure, NodeView, Ownership, PodView, Taint
 
@@ -20,6 +21,7 @@ _OWN_REASONS = frozenset({"EntrypointInvalid", "EntrypointNotFound", "OOMKilled"
 _WAITING_REASONS = {"ErrImagePull": "ImagePullBackOff"}
 # Waiting reasons that mean "not yet", not "failed".
 _STARTING = frozenset({"", "ContainerCreating", "PodInitializing"})
+_ISOLATIONS = {isolation.value: isolation for isolation in Isolation}
 _INSUFFICIENT = re.compile(r"\bInsufficient [a-z0-9./-]+")
 
 
@@ -64,11 +66,13 @@ def pod_view(pod: Mapping[str, Any]) -> PodView:
             revision=labels[names.LABEL_REVISION],
             slot=int(labels[names.LABEL_SLOT]),
             incarnation=int(labels[names.LABEL_INCARNATION]),
+            isolation=_ISOLATIONS.get(annotations.get(names.ANNOTATION_ISOLATION, "")),
         ),
         ready=ready,
         deleting=metadata.get("deletionTimestamp") is not None,
         settings=annotations.get(names.ANNOTATION_SETTINGS, ""),
         address=status.get("podIP", ""),
+        image=next((c.get("image", "") for c in pod["spec"]["containers"] if c["name"] == names.CONTAINER), ""),
         failure=None if ready else _failure(status, container),
         started="running" in (container.get("state") or {}),
         created_at=_seconds(metadata.get("creationTimestamp")),

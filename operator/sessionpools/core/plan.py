@@ -16,6 +16,7 @@ from sessionpools.core.demand import Wish
 from sessionpools.core.model import NodeView, PodView, SessionReport
 from sessionpools.core.placement import Place
 from sessionpools.core.pods import settings_of
+from sessionpools.core.sessions import isolation_of, ready_sessions
 from sessionpools.core.target import Blocked, Target
 
 __all__ = ["CreatePod", "DeletePod", "Plan", "SettingsPatch", "plan", "pods_wanted"]
@@ -121,8 +122,10 @@ def _plan_node(
     here = [pod for pod in here if pod not in wish.retire]
     current = [pod for pod in here if pod.owner.revision == target.revision.name]
     old = [pod for pod in here if pod.owner.revision != target.revision.name]
+    ended = [pod for pod in pods if pod.ended and not pod.deleting and pod.owner.node_uid == place.node.uid]
     if not place.compute_node:  # nothing replaces what runs here: it may stay while it is what is wanted
-        return _delete([*gone, *old], "NodeNotEligible")
+        excess = _shrink(current, len(current) - wanted, reports) if place.node.ready else []
+        return Plan(deletes=(*_delete([*gone, *old, *ended], "NodeNotEligible").deletes, *idle, *excess))
     if place.closed:  # nothing can replace what is here: a rollout waits, and a lost node keeps what it has
         excess = _shrink(here, len(here) - wanted, reports) if place.node.ready else []
         return Plan(deletes=(*_delete(gone, "NodeReplaced").deletes, *idle, *excess))
@@ -134,13 +137,30 @@ def _plan_node(
         *_retire_old(pool, wanted, current, old, reports),
         *_shrink(current, len(current) - wanted, reports),
     ]
-    ended = [pod for pod in pods if pod.ended and not pod.deleting and pod.owner.node_uid == place.node.uid]
     held, replaced, due = _replace_ended(target.revision.name, ended, now)
-    room = wanted + (pool.spec.update.max_surge if old else 0) - len(here) - len(held)
+    standing = [pod for pod in pods if not pod.ended and pod.owner.node_uid == place.node.uid]
+    room = _room(pool, wanted, [*here, *held], old, standing)
     missing = min(wanted - len(current) - len(held), room)
     whys = ("Rollout" if old else "Initial" if n < pods_wanted(pool) else "Demand" for n in count(len(current)))
     creates = _fill(target.revision.name, place.node, missing, [*current, *held], pods, whys)
     return Plan(tuple(creates), (*deletes, *replaced), look_again_seconds=due)
+
+
+def _room(
+    pool: SessionPool, wanted: int, here: Sequence[PodView], old: Sequence[PodView], standing: Sequence[PodView]
+) -> int:
+    """How many more session pods the node may get. `here` are those that count as sessions, `old` those of them that a
+    rollout replaces, `standing` all that hold the node's resources: those that are leaving do until they are gone, and
+    their deletion is an event."""
+    surge = pool.spec.update.max_surge
+    most = pool.spec.max_pool_size + surge - len(standing)
+    if pool.spec.isolation is Isolation.POD:
+        return min(most, wanted + (surge if old else 0) - len(here))
+    # A Process pod is all sessions of its node: surge is one more pod, beside another or beside those of one session.
+    if not surge:
+        most = min(most, wanted - len(here))
+    alike = sum(isolation_of(pool, pod) is Isolation.PROCESS for pod in standing)
+    return min(most, wanted + min(surge, 1) - alike)
 
 
 def _retire_old(
@@ -153,11 +173,28 @@ def _retire_old(
     """Old sessions go as new ones are ready; those that are not ready serve nobody and go at once."""
     if not old:
         return []
-    ready_old = [pod for pod in old if pod.ready]
-    ready = len(ready_old) + sum(pod.ready for pod in current)
-    spare = ready - max(wanted - pool.spec.update.max_unavailable, 0)
-    leave = [pod for pod in old if not pod.ready] + _idle_first(ready_old, reports)[: max(spare, 0)]
+    ready = {pod.uid: _worth(pool, pod, reports) for pod in [*current, *old] if pod.ready}
+    spare = sum(ready.values()) - max(_sessions_wanted(pool, wanted) - pool.spec.update.max_unavailable, 0)
+    leave = [pod for pod in old if not pod.ready]
+    for pod in _idle_first([pod for pod in old if pod.ready], reports):
+        if ready[pod.uid] <= spare:
+            spare -= ready[pod.uid]
+            leave.append(pod)
     return [DeletePod(pod, "OldRevision") for pod in leave]
+
+
+def _sessions_wanted(pool: SessionPool, pods: int) -> int:
+    """Sessions of so many pods. A Process pod counts as one at least: it makes the first one when a call comes."""
+    if pool.spec.isolation is Isolation.POD:
+        return pods
+    return pods * max(pool.spec.initial_pool_size, 1)
+
+
+def _worth(pool: SessionPool, pod: PodView, reports: Mapping[str, SessionReport]) -> int:
+    """Sessions that a ready pod stands for in a rollout, counted as `_sessions_wanted` counts."""
+    if pool.spec.initial_pool_size == 0:
+        return 1
+    return ready_sessions(pool, pod, reports.get(pod.uid))
 
 
 def _shrink(current: Sequence[PodView], excess: int, reports: Mapping[str, SessionReport]) -> list[DeletePod]:
@@ -219,8 +256,9 @@ def _fill(
 
 
 def _patches(pool: SessionPool, pods: Iterable[PodView]) -> tuple[SettingsPatch, ...]:
-    settings = settings_of(pool)
-    return tuple(SettingsPatch(pod, settings) for pod in pods if pod.alive and pod.settings != settings)
+    wanted = {isolation: settings_of(pool, isolation) for isolation in Isolation}
+    found = ((pod, wanted[isolation_of(pool, pod)]) for pod in pods if pod.alive)
+    return tuple(SettingsPatch(pod, settings) for pod, settings in found if pod.settings != settings)
 
 
 def _delete(pods: Iterable[PodView], why: str) -> Plan:

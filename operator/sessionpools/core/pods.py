@@ -22,10 +22,11 @@ _DIVISIBLE: Final = frozenset({"cpu", "memory", "ephemeral-storage"})
 _STAYS_ON: Final = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
-def settings_of(pool: SessionPool) -> str:
-    """The settings annotation: what a session pod takes over while it runs (no rollout)."""
+def settings_of(pool: SessionPool, isolation: Isolation | None = None) -> str:
+    """The settings annotation: what a session pod takes over while it runs (no rollout). `isolation` is the pod's own,
+    if that is not the pool's."""
     spec = pool.spec
-    process = spec.isolation is Isolation.PROCESS
+    process = (isolation or spec.isolation) is Isolation.PROCESS
     settings = {
         "initialPoolSize": spec.initial_pool_size if process else 1,
         "maxPoolSize": spec.max_pool_size if process else 1,
@@ -102,6 +103,7 @@ def session_pod(
             "annotations": {
                 names.ANNOTATION_NODE: node.name,
                 names.ANNOTATION_NODE_UID: node.uid,
+                names.ANNOTATION_ISOLATION: pool.spec.isolation,
                 names.ANNOTATION_SETTINGS: settings_of(pool),
                 "cluster-autoscaler.kubernetes.io/daemonset-pod": "true",
             },

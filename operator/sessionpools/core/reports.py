@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from sessionpools.api.v1alpha1 import Isolation, SessionPool
 from sessionpools.core.model import PodView, SessionReport
 from sessionpools.core.plan import pods_wanted
+from sessionpools.core.sessions import isolation_of
 
 __all__ = ["reports_wanted"]
 
@@ -32,8 +33,8 @@ def reports_wanted(
     current = [pod for pod in ready if pod.owner.revision == revision]
     if current and not any(known[pod.uid].phase == "ready" for pod in current if pod.uid in known):
         wanted[current[0].uid] = None
-    if pool.spec.isolation is Isolation.PROCESS:
-        wanted.update(dict.fromkeys(pod.uid for pod in ready if not _settled(pool, known.get(pod.uid))))
+    several = [pod for pod in ready if isolation_of(pool, pod) is Isolation.PROCESS]
+    wanted.update(dict.fromkeys(pod.uid for pod in several if not _settled(pool, known.get(pod.uid))))
     wanted.update(dict.fromkeys(pod.uid for pod in _on_crowded_nodes(ready, sessions or {}, pods_wanted(pool))))
     return [pod for pod in reachable if pod.uid in wanted]
 

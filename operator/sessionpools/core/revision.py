@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 from sessionpools.api import names
@@ -54,17 +55,24 @@ def code_files_of(service: WebService) -> CodeFiles:
     return CodeFiles(tuple(sorted((path, text.encode()) for path, text in inline.items())))
 
 
-def resolve(pool: SessionPool, service: WebService, code: CodeFiles, default_image: str) -> Revision:
-    """The revision that this pool's sessions should have.
+def resolve(
+    pool: SessionPool,
+    service: WebService,
+    code: CodeFiles,
+    default_image: str,
+    images: Mapping[str, str] = MappingProxyType({}),
+) -> Revision:
+    """The revision that this pool's sessions should have. `images` are those of its session pods, by revision.
 
     A service that names no image takes the default one, resolved once per revision: while the rest is as it was when
-    the pool's status recorded its image, that image stays, whatever the default is now.
+    the pool's status recorded its image, that image stays, whatever the default is now. So does that of sessions that
+    still serve: what was before a bad rollout is applied again, and they are current at once.
     """
     session = _session_document(service)
     content = _content(pool, service, code, session)
-    image = service.spec.image or default_image
-    if not service.spec.image and pool.status.image and pool.status.revision == _digest(pool.status.image, content):
-        image = pool.status.image
+    known = {pool.status.revision: pool.status.image, **images}
+    resolved = (image for revision, image in known.items() if image and revision == _digest(image, content))
+    image = service.spec.image or next(resolved, default_image)
     return Revision(_digest(image, content), image, pool.spec.isolation, code, session)
 
 

@@ -37,12 +37,12 @@ def service_status(
     duplicate_of: WebService | None,
     pool: SessionPool | None,
     signature: Mapping[str, Any] | None,
-    handled: int,
+    handled: int | None,
     now: datetime,
 ) -> WebServiceStatus:
     """`signature` is what a session of the pool's revision answered, None if none was asked or there is none yet: till
     then the revision and the signature of the sessions before stand. `handled` is the newest generation of the service
-    that the pool has been planned for."""
+    that `pool.status` is about, None if that is not known (the controller has just started)."""
     before = service.status
     asked = parameters(signature)
     inputs, outputs = asked or (before.inputs, before.outputs)
@@ -80,7 +80,7 @@ def _declared(given: Sequence[Any] | None) -> list[SignatureParameter]:
 
 
 def _conditions(
-    service: WebService, duplicate_of: WebService | None, pool: SessionPool | None, handled: int, now: datetime
+    service: WebService, duplicate_of: WebService | None, pool: SessionPool | None, handled: int | None, now: datetime
 ) -> list[Condition]:
     generation, before = service.metadata.generation, service.status.conditions
 
@@ -104,7 +104,9 @@ def _conditions(
     if pool is None:
         return verdict((False, "NoPool", "no SessionPool has this service's name and version; create one"), False, None)
     name = f"SessionPool {pool.metadata.name!r}"
-    if handled < generation:
+    if handled is None and service.status.observed_generation == generation and pool.status.conditions and before:
+        return list(before)  # what was said of this generation stands until the pool has been looked at again
+    if (handled or 0) < generation:
         return verdict((False, "PoolNotReady", f"{name} has not seen this generation yet"), True, None)
     of_pool = {c.type: c for c in pool.status.conditions if c.status == "True"}
     stalled = None

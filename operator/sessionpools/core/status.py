@@ -4,8 +4,8 @@
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -25,7 +25,9 @@ from sessionpools.api.v1alpha1 import (
 from sessionpools.core.model import Failure, PodView, SessionReport
 from sessionpools.core.placement import Place
 from sessionpools.core.plan import pods_wanted
+from sessionpools.core.sessions import ready_sessions
 from sessionpools.core.target import Blocked, Target
+from sessionpools.core.transitions import ROLLING_OUT, UP_TO_DATE
 
 __all__ = ["Observation", "condition", "pool_status"]
 
@@ -40,7 +42,8 @@ LONG_CREATION_SECONDS = 30.0
 @dataclass(frozen=True, slots=True)
 class Observation:
     """All that a pool's status is made of. `places` by node name, `reports` by pod uid, `refused` by node name: why the
-    API server did not take a session pod there."""
+    API server did not take a session pod there. `left`: nodes that pods of the pool have left a moment ago, so that
+    neither the scheduler nor a quota may have been asked since."""
 
     pool: SessionPool
     target: Target | Blocked
@@ -48,7 +51,13 @@ class Observation:
     pods: Sequence[PodView]
     reports: Mapping[str, SessionReport] = field(default_factory=dict)
     refused: Mapping[str, Failure] = field(default_factory=dict)
+    left: Collection[str] = ()
     now: float = 0.0  # seconds since the epoch
+
+    @property
+    def revision(self) -> str:
+        """That sessions should have; the last one that was known while there is no target."""
+        return self.target.revision.name if isinstance(self.target, Target) else self.pool.status.revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +66,9 @@ class _Row:
 
     status: NodeStatus
     counts: bool
-    updated: int
-    old: int
+    updated: int  # ready sessions of the revision
+    old: int  # ready sessions of older ones
+    outdated: int  # session pods of older ones that stay, of whatever state
     failure: Failure | None  # of the revision that is wanted, be it only that of a surge session
 
 
@@ -76,6 +86,7 @@ def pool_status(seen: Observation) -> SessionPoolStatus:
         desired=sum(row.status.desired for row in rows),
         ready=sum(row.status.ready for row in rows),
         updated=sum(row.updated for row in rows),
+        old=sum(row.old for row in rows),
     )
     before = seen.pool.status
     revision = seen.target.revision if isinstance(seen.target, Target) else None
@@ -117,11 +128,11 @@ def _row(seen: Observation, name: str, pods: Sequence[PodView]) -> _Row:
     held = [pod for pod in pods if not pod.ended]
     lost = place is None or not place.node.ready
     serving = [] if lost else [pod for pod in held if pod.ready and not pod.deleting]
-    sessions = {pod.uid: _ready_sessions(seen, pod) for pod in serving}
+    sessions = {pod.uid: ready_sessions(seen.pool, pod, seen.reports.get(pod.uid)) for pod in serving}
     ready = sum(sessions.values())
-    revision = seen.target.revision.name if isinstance(seen.target, Target) else ""
-    current = [pod for pod in serving if pod.owner.revision == revision]
-    failure = _failure(seen, name, [pod for pod in pods if not pod.deleting])
+    current = [pod for pod in serving if pod.owner.revision == seen.revision]
+    updated = sum(sessions[pod.uid] for pod in current)
+    failure = _failure(seen, name, pods)
     awaited = (
         wanted
         and place is not None
@@ -147,32 +158,41 @@ def _row(seen: Observation, name: str, pods: Sequence[PodView]) -> _Row:
             message=message[:MAX_NODE_MESSAGE],
         ),
         counts=belongs and place is not None and place.counts,
-        updated=sum(sessions[pod.uid] for pod in current),
-        old=sum(1 for pod in held if pod.alive and revision and pod.owner.revision != revision),
+        updated=updated,
+        old=ready - updated,
+        outdated=sum(pod.alive and pod.owner.revision != seen.revision for pod in held),
         failure=failure,
     )
 
 
-def _ready_sessions(seen: Observation, pod: PodView) -> int:
-    """Sessions of this Ready pod that can take a call. A Process pod is Ready once all its initial sessions were;
-    whether it has grown to a new initialPoolSize its report says."""
-    if seen.pool.spec.isolation is Isolation.POD:
-        return 1
-    initial, report = seen.pool.spec.initial_pool_size, seen.reports.get(pod.uid)
-    # More come and go with demand, unseen: what was asked once would be counted for ever.
-    return min(report.ready_sessions, initial) if report else initial
-
-
 def _failure(seen: Observation, node: str, pods: Sequence[PodView]) -> Failure | None:
-    """The newest revision's failure speaks for the node: an older one's is about code that is being replaced."""
+    """The newest revision's failure speaks for the node. An older one's does not last, as what has it is replaced; nor
+    does want of room while pods are on their way out."""
     if node in seen.refused:
-        return seen.refused[node]
-    revision = seen.target.revision.name if isinstance(seen.target, Target) else ""
-    failed = [pod for pod in pods if pod.failure and not pod.ready]
-    if any(pod.ready and pod.owner.revision == revision for pod in pods):  # what is old and fails will be replaced
-        failed = [pod for pod in failed if pod.owner.revision == revision]
-    failed.sort(key=lambda pod: (pod.owner.revision != revision, pod.owner.slot))
-    return failed[0].failure if failed else None
+        return _unless_others_leave(seen, node, seen.refused[node], pods)
+    failed = [pod for pod in pods if pod.failure and not pod.ready and not pod.deleting]
+    current = [pod for pod in pods if pod.owner.revision == seen.revision and not pod.deleting]
+    if any(pod.ready for pod in current):  # what is old and fails will be replaced
+        failed = [pod for pod in failed if pod in current]
+    failed.sort(key=lambda pod: (pod not in current, pod.owner.slot))
+    first = failed[0] if failed else None
+    if first is None or first.failure is None:
+        return None
+    if first not in current and isinstance(seen.target, Target):
+        return replace(first.failure, lasts=False)
+    return _unless_others_leave(seen, node, first.failure, pods)
+
+
+def _unless_others_leave(seen: Observation, node: str, failure: Failure, pods: Sequence[PodView]) -> Failure:
+    leaving = node in seen.left or any(pod.deleting and not pod.ended for pod in pods)
+    return replace(failure, lasts=False) if leaving and _no_room(failure) else failure
+
+
+def _no_room(failure: Failure) -> bool:
+    """Whether the node or the namespace has not what a session pod requests."""
+    return failure.reason == "Unschedulable" or (
+        failure.reason == "PodRefused" and "exceeded quota" in failure.message
+    )  # fmt: skip
 
 
 def _message(seen: Observation, place: Place | None, pods: Sequence[PodView], failure: Failure | None) -> str:
@@ -223,7 +243,9 @@ def _conditions(
         bool(counted) and all(row.status.state is State.SUCCESS for row in counted) and isinstance(seen.target, Target)
     )
     stalled = _stalled(seen, rows, failing)
-    rolling = sum(row.old for row in counted)
+    # until the last session is ready: none may be old any more before that
+    was_rolling = any(c.status == "True" and c.reason == ROLLING_OUT for c in before)
+    rolling = any(row.outdated for row in counted) or (was_rolling and not is_ready)
     if is_ready:
         ready = make("Ready", True, "SessionsReady", summary)
     elif stalled:
@@ -238,13 +260,13 @@ def _conditions(
         reconciling = make(
             "Reconciling",
             True,
-            "RollingOut",
+            ROLLING_OUT,
             f"{sessions.updated} of {sessions.desired} sessions have the new revision",
         )
     elif not is_ready:
         reconciling = make("Reconciling", True, "Filling", summary)
     else:
-        reconciling = make("Reconciling", False, "UpToDate", "the pool is as its spec says")
+        reconciling = make("Reconciling", False, UP_TO_DATE, "the pool is as its spec says")
     return [
         ready,
         reconciling,
@@ -261,10 +283,20 @@ def _stalled(seen: Observation, rows: Sequence[_Row], failing: _Row | None) -> F
         closed = [f"{row.status.name}: {row.status.message}" for row in rows if row.status.message]
         detail = "; ".join(closed[:3]) if closed else "no node matches placement.nodeSelector and tolerations"
         return Failure("NoEligibleNodes", f"no Ready, schedulable compute node: {detail}")
-    if failing and failing.failure and failing.failure.lasts:
-        reason = "RevisionFailed" if failing.status.state is State.SUCCESS else failing.failure.reason
-        return Failure(reason, _of_node(failing))
-    return None
+    if not (failing and failing.failure and failing.failure.lasts):
+        return None
+    update, message = seen.pool.spec.update, _of_node(failing)
+    if not failing.outdated:
+        return Failure(failing.failure.reason, message)
+    if update.max_surge and _no_room(failing.failure):
+        process = seen.pool.spec.isolation is Isolation.PROCESS
+        unavailable = max(seen.pool.spec.initial_pool_size, 1) if process else 1
+        remedy = (
+            "lower resources.requests of the WebService, add capacity, or set update.maxSurge 0 and "
+            f"update.maxUnavailable {unavailable}"
+        )
+        return Failure("SurgeUnschedulable", f"{message}; a new session has no room beside the old ones: {remedy}")
+    return Failure("RevisionFailed", message)
 
 
 def _of_node(row: _Row) -> str:
@@ -280,8 +312,7 @@ def _stalled_condition(stalled: Failure | None, make: _Make) -> Condition:
 def _runtime_conditions(seen: Observation, make: _Make) -> list[Condition]:
     """What the sessions of the current revision say of themselves, once one of them was asked; till then what the last
     one said."""
-    revision = seen.target.revision.name if isinstance(seen.target, Target) else ""
-    current = [pod for pod in seen.pods if pod.ready and pod.owner.revision == revision]
+    current = [pod for pod in seen.pods if pod.ready and pod.owner.revision == seen.revision]
     report = next((seen.reports[pod.uid] for pod in current if pod.uid in seen.reports), None)
     if report is None:
         before = [c for c in seen.pool.status.conditions if c.type in ("Warmed", "NotForkSafe")]

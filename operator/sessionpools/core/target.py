@@ -8,6 +8,7 @@ from typing import Final
 
 from sessionpools.api.v1alpha1 import SessionPool, WebService
 from sessionpools.core.keys import elder_of, service_of
+from sessionpools.core.model import PodView
 from sessionpools.core.revision import CodeFiles, Revision, code_files_of, resolve
 
 __all__ = ["Blocked", "CodeProblem", "Target", "needs_config_map", "target"]
@@ -51,8 +52,10 @@ def target(
     services: Iterable[WebService],
     config_map_code: CodeFiles | CodeProblem | None,
     default_image: str,
+    pods: Iterable[PodView] = (),
 ) -> Target | Blocked:
-    """`pools` and `services`: at least all that have the pool's key; `config_map_code`: what needs_config_map named."""
+    """`pools` and `services`: at least all that have the pool's key; `config_map_code`: what needs_config_map named;
+    `pods`: the pool's."""
     spec = pool.spec
     if not spec.service_name:
         return Blocked(
@@ -84,7 +87,8 @@ def target(
     missing = _missing_file(service, code)
     if missing:
         return Blocked("InvalidCode", f"{label}: {missing}")
-    revision = resolve(pool, service, code, default_image)
+    images = {pod.owner.revision: pod.image for pod in pods if pod.alive}
+    revision = resolve(pool, service, code, default_image, images)
     size = code.size + len(revision.document.encode())
     if size > CODE_LIMIT_BYTES:
         message = f"{label}: code and warm-up input have {size} bytes, at most {CODE_LIMIT_BYTES} fit; use imagePath"

@@ -19,6 +19,7 @@ from typing import Final
 from sessionpools.api import names
 from sessionpools.api.v1alpha1 import Isolation, SessionPool
 from sessionpools.core.model import PodView
+from sessionpools.core.sessions import isolation_of
 from sessionpools.gateway.routes import usable
 from sessionpools.kube.podclient import PodClient
 
@@ -48,9 +49,7 @@ class PodWatch:
 
     def update(self, pools: Iterable[SessionPool], pods: Iterable[PodView]) -> None:
         """Ask the pods that have to be asked now; forget what is gone."""
-        wanted = {
-            pool.metadata.uid: pool.spec.max_pool_size for pool in pools if pool.spec.isolation is Isolation.PROCESS
-        }
+        by_uid = {pool.metadata.uid: pool for pool in pools}
         here = {pod.uid: pod for pod in pods if usable(pod)}
         for uid in self.max_seen.keys() - here.keys():
             del self.max_seen[uid]
@@ -60,7 +59,8 @@ class PodWatch:
         for uid in self._asking.keys() - here.keys():
             self._asking.pop(uid)[1].cancel()
         for uid, pod in here.items():
-            maximum = wanted.get(pod.owner.pool_uid, 0)
+            pool = by_uid.get(pod.owner.pool_uid)
+            maximum = pool.spec.max_pool_size if pool and isolation_of(pool, pod) is Isolation.PROCESS else 0
             if maximum and uid in self.max_seen:
                 self.max_seen[uid] = min(self.max_seen[uid], maximum)
             asked_for, task = self._asking.get(uid, (0, None))

@@ -17,6 +17,7 @@ from sessionpools.api import names
 from sessionpools.api.v1alpha1 import Isolation, SessionPool, WebService
 from sessionpools.core.keys import Served, key_of, pool_of
 from sessionpools.core.model import PodView
+from sessionpools.core.sessions import isolation_of
 from sessionpools.gateway.model import OpenSlot, Route
 
 __all__ = ["RANKS_PER_SLOT", "routes", "usable"]
@@ -81,7 +82,7 @@ def _open_slots(pool: SessionPool, pods: Sequence[PodView], max_seen: Mapping[st
         room = pool.spec.max_pool_size
         for pod in _oldest_revision_first(by_node[node]):
             for slot in list(_slots_of(pool, pod, max_seen))[: max(room, 0)]:
-                rank_of = slot if pool.spec.isolation is Isolation.PROCESS else pod.owner.slot
+                rank_of = slot if isolation_of(pool, pod) is Isolation.PROCESS else pod.owner.slot
                 ranked.append((rank_of * RANKS_PER_SLOT + index + 1, pod, slot))
                 room -= 1
     slots, last = [], 0
@@ -95,7 +96,7 @@ def _open_slots(pool: SessionPool, pods: Sequence[PodView], max_seen: Mapping[st
 def _slots_of(pool: SessionPool, pod: PodView, max_seen: Mapping[str, int]) -> range:
     """The slots of a pod that listen for certain. Before a Process pod has said how many it has, those are its initial
     ones: it would not be ready without them."""
-    if pool.spec.isolation is Isolation.POD:
+    if isolation_of(pool, pod) is Isolation.POD:
         return range(1)
     return range(min(pool.spec.max_pool_size, max_seen.get(pod.uid, pool.spec.initial_pool_size)))
 

@@ -85,7 +85,7 @@ def test_warmup_and_pod_fields_are_handed_on_untouched() -> None:
 def test_status_is_written_with_its_zeros_and_without_what_is_unknown() -> None:
     written = SessionPoolStatus(nodes=[NodeStatus(name="n", state=State.PENDING)]).to_json()
     assert written["nodes"] == [{"name": "n", "state": "Pending", "desired": 0, "ready": 0, "message": ""}]
-    assert written["sessions"] == {"desired": 0, "ready": 0, "updated": 0}
+    assert written["sessions"] == {"desired": 0, "ready": 0, "updated": 0, "old": 0}
     assert "state" not in written
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from sessionpools.api.v1alpha1 import Isolation
 from sessionpools.core.model import Failure
 from sessionpools.core.observe import node_view, pod_view
 
@@ -52,7 +53,19 @@ def test_a_ready_pod_has_no_failure_and_says_where_it_belongs() -> None:
         )
     )
     assert (seen.ready, seen.started, seen.failure, seen.address) == (True, True, None, "10.1.2.3")
+    assert seen.image == "image:1"
     assert (seen.owner.node, seen.owner.slot, seen.owner.incarnation, seen.owner.revision) == ("worker-1", 2, 1, "r")
+
+
+@pytest.mark.parametrize(
+    ("said", "isolation"),
+    [({}, None), ({"sessionpools.dev/isolation": "Process"}, Isolation.PROCESS),
+     ({"sessionpools.dev/isolation": "of-a-later-version"}, None)],
+)  # fmt: skip
+def test_a_pod_says_its_own_isolation_or_has_the_pools(said: dict[str, str], isolation: Isolation | None) -> None:
+    body = pod({})
+    body["metadata"]["annotations"] |= said
+    assert pod_view(body).owner.isolation is isolation
 
 
 def test_a_pod_that_the_api_server_has_just_accepted_is_pending() -> None:

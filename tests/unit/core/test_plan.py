@@ -5,12 +5,14 @@ from dataclasses import replace
 import pytest
 
 from sessionpools.api.v1alpha1 import SessionPool
+from sessionpools.core.demand import Wish
 from sessionpools.core.model import NodeView, PodView, SessionReport, Taint
 from sessionpools.core.plan import REPLACE_AGAIN_SECONDS, REPLACE_FIRST_SECONDS, Plan, plan
 from sessionpools.core.target import Blocked, Target
 from support.builders import node, places, pod, pool, process_pool, service, target_of
 
 NOW = 1_000_000.0
+TAINTS = (Taint("team", "other", "NoSchedule"),)
 
 
 def planned(
@@ -62,6 +64,22 @@ def test_a_slot_whose_pod_is_terminating_gets_the_next_incarnation() -> None:
     assert deleted(result) == []
 
 
+@pytest.mark.parametrize("surge", [0, 1, 2])
+def test_pods_that_are_leaving_count_against_maximum_and_surge(surge: int) -> None:
+    p = pool(3, 3, update={"maxSurge": surge, "maxUnavailable": 1})
+    t = target_of(p)
+    leaving = [pod(t, p, slot, deleting=True) for slot in range(3)]
+    assert len(planned(p, t, [node()], leaving).creates) == surge
+    assert len(planned(p, t, [node()], leaving[1:]).creates) == min(surge + 1, 3)
+
+
+def test_a_pod_that_has_ended_holds_no_place_while_it_is_removed() -> None:
+    p = pool(2, 2, update={"maxSurge": 0, "maxUnavailable": 1})
+    t = target_of(p)
+    ended = [pod(t, p, slot, ready=False, deleting=True, ended=True) for slot in range(2)]
+    assert len(planned(p, t, [node()], ended).creates) == 2
+
+
 def test_a_process_pool_has_one_pod_per_node_whatever_its_sizes() -> None:
     p = process_pool(5, 10)
     assert slots(planned(p, target_of(p), [node()], [])) == [("worker-1", 0, 0)]
@@ -103,54 +121,6 @@ def test_changed_sizes_reach_process_pods_as_settings_and_restart_nothing() -> N
     assert (result.creates, result.deletes) == ((), ())
     assert [patch.pod for patch in result.patches] == [there]
     assert '"initialPoolSize":3,"maxPoolSize":6' in result.patches[0].settings
-
-
-class TestRollout:
-    def rollout(self, **update: int) -> tuple[SessionPool, Target]:
-        p = pool(2, 4, update={"maxSurge": 1, "maxUnavailable": 0} | update)
-        return p, target_of(p)
-
-    def test_it_surges_before_anything_is_deleted(self) -> None:
-        p, t = self.rollout()
-        result = planned(p, t, [node()], [pod(t, p, s, revision="old") for s in (0, 1)])
-        assert slots(result) == [("worker-1", 0, 0)]
-        assert result.deletes == ()
-
-    def test_one_old_session_goes_when_a_new_one_is_ready(self) -> None:
-        p, t = self.rollout()
-        pods = [pod(t, p, 0, revision="old"), pod(t, p, 1, revision="old"), pod(t, p, 0)]
-        assert deleted(planned(p, t, [node()], pods)) == [(1, "OldRevision")]
-
-    def test_busy_old_sessions_go_last(self) -> None:
-        p, t = self.rollout()
-        old = [pod(t, p, 0, revision="old"), pod(t, p, 1, revision="old")]
-        result = planned(p, t, [node()], [*old, pod(t, p, 0)], {old[1].uid: report(busy=1)})
-        assert deleted(result) == [(0, "OldRevision")]
-
-    def test_a_revision_that_never_gets_ready_leaves_the_old_sessions_serving(self) -> None:
-        p, t = self.rollout()
-        pods = [pod(t, p, 0, revision="old"), pod(t, p, 1, revision="old"), pod(t, p, 0, ready=False)]
-        assert planned(p, t, [node()], pods) == Plan()
-
-    def test_old_sessions_that_serve_nobody_go_at_once(self) -> None:
-        p, t = self.rollout()
-        pods = [pod(t, p, s, revision="old", ready=False) for s in (0, 1)]
-        result = planned(p, t, [node()], pods)
-        assert deleted(result) == [(0, "OldRevision"), (1, "OldRevision")]
-        assert slots(result) == [("worker-1", 0, 0)]
-
-    def test_without_surge_it_uses_what_may_be_unavailable(self) -> None:
-        p, t = self.rollout(maxSurge=0, maxUnavailable=1)
-        result = planned(p, t, [node()], [pod(t, p, s, revision="old") for s in (0, 1)])
-        assert deleted(result) == [(1, "OldRevision")]
-        assert result.creates == ()
-
-    def test_a_process_pod_is_replaced_surge_first(self) -> None:
-        p = process_pool(4, 4)
-        t = target_of(p)
-        old = pod(t, p, 0, revision="old")
-        assert slots(planned(p, t, [node()], [old])) == [("worker-1", 0, 0)]
-        assert deleted(planned(p, t, [node()], [old, pod(t, p, 0)])) == [(0, "OldRevision")]
 
 
 class TestNodes:
@@ -198,13 +168,32 @@ class TestNodes:
     def test_an_old_revision_leaves_a_node_where_nothing_can_replace_it(self) -> None:
         p = pool(1, 4)
         t = target_of(p)
-        tainted = node(taints=(Taint("team", "other", "NoSchedule"),))
-        assert deleted(planned(p, t, [tainted], [pod(t, p, 0, revision="old")])) == [(0, "NodeNotEligible")]
+        assert deleted(planned(p, t, [node(taints=TAINTS)], [pod(t, p, 0, revision="old")])) == [(0, "NodeNotEligible")]
 
     def test_a_no_schedule_taint_keeps_what_runs(self) -> None:
         p = pool(2, 4)
         t = target_of(p)
-        assert planned(p, t, [node(taints=(Taint("team", "other", "NoSchedule"),))], [pod(t, p, 0)]) == Plan()
+        assert planned(p, t, [node(taints=TAINTS)], [pod(t, p, 0)]) == Plan()
+
+    def test_what_is_above_a_lowered_size_leaves_a_tainted_node_too(self) -> None:
+        p = pool(1, 1)
+        t = target_of(p)
+        pods = [pod(t, p, slot) for slot in range(3)]
+        assert deleted(planned(p, t, [node(taints=TAINTS)], pods)) == [(2, "PoolResized"), (1, "PoolResized")]
+
+    def test_an_idle_session_retires_from_a_tainted_node_too(self) -> None:
+        p = pool(1, 4)
+        t = target_of(p)
+        pods = [pod(t, p, slot) for slot in range(2)]
+        wishes = {"worker-1": Wish(1, (pods[1],))}
+        found = plan(p, t, places(p, node(taints=TAINTS)), pods, {}, NOW, wishes)
+        assert deleted(found) == [(1, "Idle")]
+
+    def test_an_ended_pod_is_removed_from_a_tainted_node(self) -> None:
+        p = pool(1, 4)
+        t = target_of(p)
+        ended = pod(t, p, 0, ready=False, ended=True, ended_at=NOW)
+        assert deleted(planned(p, t, [node(taints=TAINTS)], [ended])) == [(0, "NodeNotEligible")]
 
 
 class TestEndedPods:

@@ -27,6 +27,11 @@ def test_it_stays_on_a_node_that_is_lost_for_a_while() -> None:
     assert ("node.kubernetes.io/unreachable", "NoExecute") in keys
 
 
+def test_it_says_its_isolation_which_the_pools_may_cease_to_be() -> None:
+    for of, isolation in ((pool(), "Pod"), (process_pool(), "Process")):
+        assert manifest(of)["metadata"]["annotations"]["sessionpools.dev/isolation"] == isolation
+
+
 def test_its_name_is_a_host_name_however_long_the_pools_name_is() -> None:
     name = manifest(pool(meta={"name": "a" * 63}))["metadata"]["name"]
     assert len(name) <= 63

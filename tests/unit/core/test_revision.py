@@ -84,6 +84,16 @@ class TestTheDefaultImage:
         assert resolve(self.recorded("default:1"), of, code_files_of(of), "default:2").image == "default:1"
         assert revision(self.recorded("default:1"), image="default:2") == revision(image="default:1")
 
+    def test_of_sessions_that_still_serve_it_stays_when_what_they_run_is_applied_again(self) -> None:
+        of = service()
+        there = resolve(pool(), of, code_files_of(of), "default:1")
+        images = {there.name: "default:1", "another": "default:0"}
+        assert resolve(pool(), of, code_files_of(of), "default:2", images) == there
+        changed = service(init="service:load")
+        assert resolve(pool(), changed, code_files_of(changed), "default:2", images).image == "default:2"
+        own = service(image="mine:1")
+        assert resolve(pool(), own, code_files_of(own), "default:2", images).image == "mine:1"
+
     def test_a_new_default_comes_with_the_next_revision(self) -> None:
         of = service(init="service:load")
         assert resolve(self.recorded("default:1"), of, code_files_of(of), "default:2").image == "default:2"

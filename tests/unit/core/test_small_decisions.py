@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessionpools.api.v1alpha1 import Condition, PoolKind, SessionPool
+from sessionpools.api.v1alpha1 import Condition, Isolation, PoolKind, SessionPool
 from sessionpools.core.model import Failure, SessionReport, Taint
 from sessionpools.core.placement import place
 from sessionpools.core.quantity import times, to_bytes, to_whole
@@ -16,6 +16,7 @@ from sessionpools.core.transitions import transitions
 from support.builders import node, pod, pool, process_pool, service, target_of
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
+LATER = datetime(2026, 11, 23, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +124,12 @@ class TestReports:
         ):
             assert bool(reports_wanted(p, t.revision.name, [there], {there.uid: report})) is wanted
 
+    def test_a_pod_of_one_session_has_no_sizes_to_take_over_whatever_its_pool_is_now(self) -> None:
+        p = process_pool(3, 6)
+        t = target_of(p)
+        single = pod(t, p, 0, revision="old", isolation=Isolation.POD)
+        assert reports_wanted(p, t.revision.name, [single], {}) == []
+
     def test_where_sessions_have_to_go_all_are_asked(self) -> None:
         p = pool(1, 4)
         t = target_of(p)
@@ -152,6 +159,12 @@ class TestTransitions:
     def test_a_new_reason_to_be_stalled_is_a_warning(self) -> None:
         before, after = condition("Stalled", "True", "ImagePullBackOff"), condition("Stalled", "True", "OOMKilled")
         assert [(t.type, t.reason) for t in transitions([before], [after])] == [("Warning", "OOMKilled")]
+
+    def test_the_end_of_a_rollout_is_an_event_as_ready_never_turns(self) -> None:
+        rolling, done = condition("Reconciling", "True", "RollingOut"), condition("Reconciling", "False", "UpToDate")
+        assert [(t.type, t.reason) for t in transitions([rolling], [done])] == [("Normal", "RolledOut")]
+        assert transitions([condition("Reconciling", "True", "Filling")], [done]) == []
+        assert transitions([rolling], [condition("Reconciling", "False", "Stalled")]) == []
 
     def test_filling_up_is_no_event(self) -> None:
         assert transitions([], [condition("Ready", "False", "SessionsStarting")]) == []
@@ -185,6 +198,22 @@ class TestWebServiceStatus:
         changed = service(meta={"generation": 2})
         seen = {c.type: c.status for c in service_status(changed, None, self.ready_pool(), None, 1, NOW).conditions}
         assert (seen["Ready"], seen["Reconciling"]) == ("False", "True")
+
+    def test_what_was_said_of_a_generation_stands_while_the_controller_has_not_looked_at_the_pool_yet(self) -> None:
+        p = self.ready_pool()
+        seen = service().model_copy(update={"status": service_status(service(), None, p, None, 1, NOW)})
+        assert service_status(seen, None, p, None, None, LATER) == seen.status
+        not_seen = service(meta={"generation": 2})
+        waiting = not_seen.model_copy(update={"status": service_status(not_seen, None, p, None, 1, NOW)})
+        assert service_status(waiting, None, p, None, None, LATER) == waiting.status
+
+    def test_of_a_generation_or_a_pool_that_nobody_looked_at_nothing_is_said_to_be_ready(self) -> None:
+        p = self.ready_pool()
+        seen = service().model_copy(update={"status": service_status(service(), None, p, None, 1, NOW)})
+        changed = seen.model_copy(update={"metadata": service(meta={"generation": 2}).metadata})
+        for of, served in ((changed, p), (seen, pool())):
+            found = {c.type: c.status for c in service_status(of, None, served, None, None, LATER).conditions}
+            assert (found["Ready"], found["Reconciling"]) == ("False", "True")
 
     def test_it_is_stalled_with_its_pool(self) -> None:
         conditions = [condition("Ready", "True", "SessionsReady"), condition("Stalled", "True", "RevisionFailed")]

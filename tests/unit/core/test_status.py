@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sessionpools.api.v1alpha1 import Condition, SessionPool, SessionPoolStatus, State
+from sessionpools.api.v1alpha1 import Condition, Isolation, SessionPool, SessionPoolStatus, State
 from sessionpools.core.model import Failure, NodeView, PodView, SessionReport, Taint
 from sessionpools.core.status import Observation, pool_status
 from sessionpools.core.target import Blocked, Target
@@ -57,7 +57,8 @@ def test_sessions_of_any_revision_count_as_ready_and_only_new_ones_as_updated() 
     t = target_of(p)
     seen = status(p, [node()], [pod(t, p, 0, revision="old"), pod(t, p, 0)])
     assert seen.state is State.SUCCESS
-    assert (seen.sessions.desired, seen.sessions.ready, seen.sessions.updated) == (2, 2, 1)
+    counts = seen.sessions
+    assert (counts.desired, counts.ready, counts.updated, counts.old) == (2, 2, 1, 1)
     assert (of_type(seen, "Reconciling").status, of_type(seen, "Reconciling").reason) == ("True", "RollingOut")
     assert of_type(seen, "Ready").status == "True"
 
@@ -105,18 +106,6 @@ def test_the_new_revisions_failure_speaks_even_while_old_sessions_are_not_ready(
     old = pod(t, p, 0, revision="old", ready=False, failure=Failure("OOMKilled", "OOMKilled: old"))
     seen = status(p, [node()], [old, pod(t, p, 0, ready=False, failure=IMPORT_ERROR)])
     assert seen.nodes[0].message == IMPORT_ERROR.message
-
-
-def test_a_revision_that_fails_is_reported_while_the_old_sessions_serve() -> None:
-    p = pool(2, 4)
-    t = target_of(p)
-    pods = [pod(t, p, s, revision="old") for s in (0, 1)] + [pod(t, p, 0, ready=False, failure=IMPORT_ERROR)]
-    seen = status(p, [node()], pods)
-    assert (seen.state, of_type(seen, "Ready").status) == (State.SUCCESS, "True")
-    assert seen.nodes[0].message == IMPORT_ERROR.message
-    assert (of_type(seen, "Stalled").status, of_type(seen, "Stalled").reason) == ("True", "RevisionFailed")
-    assert IMPORT_ERROR.message in of_type(seen, "Stalled").message
-    assert of_type(seen, "Reconciling").status == "False"
 
 
 def test_a_failure_that_may_pass_is_the_reason_of_ready_and_does_not_stall() -> None:
@@ -200,6 +189,17 @@ def test_a_process_pods_sessions_are_those_it_reports() -> None:
     assert status(p, [node()], [there], reports={there.uid: report(2, 3, 6)}).state is State.PENDING
     seen = status(p, [node()], [there], reports={there.uid: report(3, 3, 6)})
     assert (seen.state, seen.sessions.ready) == (State.SUCCESS, 3)
+
+
+def test_sessions_are_counted_by_the_isolation_of_their_pods() -> None:
+    p = process_pool(3, 6)
+    t = target_of(p)
+    single = [pod(t, p, slot, revision="old", isolation=Isolation.POD) for slot in range(3)]
+    assert status(p, [node()], single).sessions.ready == 3
+    assert status(p, [node()], [*single, pod(t, p, 0)]).sessions.ready == 6
+    back = pool(2, 6)
+    whole = pod(target_of(back), back, 0, revision="old", isolation=Isolation.PROCESS)
+    assert status(back, [node()], [whole]).sessions.ready == 2
 
 
 def test_growth_above_initial_does_not_show() -> None:

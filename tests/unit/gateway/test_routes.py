@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sessionpools.api.v1alpha1 import SessionPool
+from sessionpools.api.v1alpha1 import Isolation, SessionPool
 from sessionpools.core.model import PodView
 from sessionpools.gateway.model import Route
 from sessionpools.gateway.routes import routes
@@ -161,6 +161,19 @@ def test_a_new_revision_gets_the_slots_of_a_node_when_the_old_one_lets_go() -> N
     after = only([p], [service()], [new, replace(old, deleting=True)], seen)
     assert {slot.server.split(":")[1] for slot in after.slots} == {new.name}
     assert len(after.slots) == 3
+
+
+def test_a_pod_has_the_slots_of_its_own_isolation_whatever_its_pools_is_now() -> None:
+    p = process_pool(initial=2, maximum=4)
+    single = [pod_of(p, slot, revision="old", isolation=Isolation.POD, created_at=1.0) for slot in range(3)]
+    new = pod_of(p, created_at=2.0)
+    both = only([p], [service()], [*single, new], {new.uid: 4})
+    ports = {(slot.server.split(":")[1], slot.port) for slot in both.slots}
+    assert ports == {(one.name, 9000) for one in [*single, new]}
+    assert len(both.slots) == 4
+    back = pool(initial=2, maximum=4)
+    whole = pod_of(back, revision="old", isolation=Isolation.PROCESS)
+    assert len(only([back], [service()], [whole], {whole.uid: 4}).slots) == 4
 
 
 def test_pods_of_two_revisions_in_one_slot_have_ranks_of_their_own() -> None:

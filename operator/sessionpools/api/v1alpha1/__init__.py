@@ -6,7 +6,15 @@ are ignored and only types are checked. Zero values ("", [], {}, None) mean "not
 No I/O here and no decisions; controller, gateway, web API and client all read and write objects through these models.
 """
 
-from sessionpools.api.v1alpha1.meta import MAX_CONDITION_MESSAGE, Condition, JsonObject, Model, ObjectMeta, Time
+from sessionpools.api.v1alpha1.meta import (
+    MAX_CONDITION_MESSAGE,
+    NOT_OBSERVED,
+    Condition,
+    JsonObject,
+    Model,
+    ObjectMeta,
+    Time,
+)
 from sessionpools.api.v1alpha1.sessionpool import (
     MAX_NODE_MESSAGE,
     MAX_STATUS_NODES,
@@ -40,6 +48,7 @@ __all__ = [
     "MAX_CONDITION_MESSAGE",
     "MAX_NODE_MESSAGE",
     "MAX_STATUS_NODES",
+    "NOT_OBSERVED",
     "Bundle",
     "Code",
     "Condition",

@@ -13,6 +13,10 @@ JsonObject = dict[str, Any]
 
 MAX_CONDITION_MESSAGE = 32768  # characters; the bound of Kubernetes' own conditions
 
+# status.observedGeneration of an object that no controller has looked at. It stands in the CRDs as a default: an object
+# just made would have no status without it, which kstatus (Helm, Flux) takes for done.
+NOT_OBSERVED = -1
+
 # How server-side apply merges lists.
 ATOMIC: JsonSchema = {"x-kubernetes-list-type": "atomic"}
 

@@ -4,9 +4,19 @@ from enum import StrEnum
 from typing import Annotated, ClassVar
 
 from sessionpools.api import names, rules
-from sessionpools.api.scalars import Count, IdleSeconds, Image, LabelValue, ObjectName, PoolSize, Seconds, ServiceKey
+from sessionpools.api.scalars import (
+    Count,
+    IdleSeconds,
+    Image,
+    LabelValue,
+    ObjectName,
+    ObservedGeneration,
+    PoolSize,
+    Seconds,
+    ServiceKey,
+)
 from sessionpools.api.schema import Column, Resource, Schema
-from sessionpools.api.v1alpha1.meta import ATOMIC, Condition, Model, ObjectMeta, by, checked
+from sessionpools.api.v1alpha1.meta import ATOMIC, NOT_OBSERVED, Condition, Model, ObjectMeta, by, checked
 
 # Bounds that whoever writes status has to keep, as the API server refuses the whole status otherwise.
 MAX_STATUS_NODES = 500
@@ -43,9 +53,11 @@ class Update(Model):
     model_config = checked(rules.UPDATE)
 
     max_surge: PoolSize = 1
-    """How many sessions beyond the wanted number may exist during a rollout."""
+    """How many sessions beyond the wanted number may exist during a rollout. With isolation Process one more pod,
+    whatever the number."""
     max_unavailable: PoolSize = 0
-    """How many of the wanted sessions may be missing during a rollout."""
+    """How many of the wanted sessions may be missing during a rollout. With isolation Process and without maxSurge at
+    least initialPoolSize."""
 
 
 class Toleration(Model):
@@ -155,13 +167,15 @@ class SessionCounts(Model):
     """Sessions ready, of any revision."""
     updated: Count = 0
     """Ready sessions of the current revision."""
+    old: Count = 0
+    """Ready sessions of older revisions; ready is updated + old."""
 
 
 class SessionPoolStatus(Model):
     """What was observed of the pool."""
 
-    observed_generation: Count = 0
-    """metadata.generation that this status is about."""
+    observed_generation: ObservedGeneration = NOT_OBSERVED
+    """metadata.generation that this status is about; -1: nobody has looked at the object yet."""
     state: State | None = None
     """Success: every node is. NotFound: no node holds or awaits a session. Else Pending."""
     nodes: Annotated[list[NodeStatus], Schema(maxItems=MAX_STATUS_NODES, **ATOMIC)] = []
@@ -196,6 +210,7 @@ class SessionPool(Model):
             Column(
                 "Updated", ".status.sessions.updated", "integer", "Ready sessions of the current revision", wide=True
             ),
+            Column("Old", ".status.sessions.old", "integer", "Ready sessions of older revisions", wide=True),
             Column("Nodes", ".status.nodeCounts.total", "integer", "Compute nodes", wide=True),
             Column("Isolation", ".spec.isolation", wide=True),
             Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', wide=True),

@@ -5,7 +5,6 @@ from typing import Annotated, ClassVar
 
 from sessionpools.api import names, podfields, rules
 from sessionpools.api.scalars import (
-    Count,
     File,
     Function,
     Identifier,
@@ -13,11 +12,21 @@ from sessionpools.api.scalars import (
     ImageDirectory,
     Module,
     ObjectName,
+    ObservedGeneration,
     RequiredObjectName,
     ServiceKey,
 )
 from sessionpools.api.schema import PRESERVE, Column, Resource, Schema, must
-from sessionpools.api.v1alpha1.meta import ATOMIC, Condition, JsonObject, Model, ObjectMeta, by, checked
+from sessionpools.api.v1alpha1.meta import (
+    ATOMIC,
+    NOT_OBSERVED,
+    Condition,
+    JsonObject,
+    Model,
+    ObjectMeta,
+    by,
+    checked,
+)
 
 
 class ParameterType(StrEnum):
@@ -166,8 +175,8 @@ class PoolKind(StrEnum):
 class WebServiceStatus(Model):
     """What was observed of the web service."""
 
-    observed_generation: Count = 0
-    """metadata.generation that this status is about."""
+    observed_generation: ObservedGeneration = NOT_OBSERVED
+    """metadata.generation that this status is about; -1: nobody has looked at the object yet."""
     revision: Annotated[str, Schema(maxLength=63)] = ""
     """Hash of all that decides what a session is."""
     pool: PoolKind | None = None

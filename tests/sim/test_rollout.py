@@ -1,0 +1,235 @@
+"""A pool that changes, whole: what holds at every moment of a rollout, and what its user and their tools are told."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sessionpools.api import names
+from sessionpools.kube.protocol import EVENTS, PODS, SESSION_POOLS, WEB_SERVICES
+from support.apiserver_objects import Json
+from support.kstatus import CURRENT, FAILED, IN_PROGRESS, kstatus
+from support.kubelet import Crash, Fate, Ready, Unschedulable
+from support.simulation import NAMESPACE, PACE, Simulation
+from support.witness import Witness
+
+WORKERS = ("worker-1", "worker-2")
+
+
+@pytest.fixture
+async def sim() -> AsyncIterator[Simulation]:
+    async with Simulation() as simulation:
+        for worker in WORKERS:
+            simulation.add_node(worker)
+        yield simulation
+
+
+async def filled(sim: Simulation, **spec: Any) -> Witness:
+    sim.apply(sim.service(), sim.pool(**spec))
+    await sim.until(lambda: kstatus(pool(sim)) == kstatus(service(sim)) == CURRENT, "both are Current")
+    await sim.comes_to_rest()
+    return Witness(sim)
+
+
+def pool(sim: Simulation) -> Json:
+    return sim.server.store.get(SESSION_POOLS, "score", NAMESPACE)
+
+
+def service(sim: Simulation) -> Json:
+    return sim.server.store.get(WEB_SERVICES, "score", NAMESPACE)
+
+
+def change_code(sim: Simulation, code: str = "x = 2") -> None:
+    sim.edit_service(code={"inline": {"service.py": code}})
+
+
+def uids(sim: Simulation) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in sim.pods()}
+
+
+def rolled_out(sim: Simulation) -> bool:
+    """Nothing of an older revision stays, and all that is wanted is ready."""
+    revisions = {pod["metadata"]["labels"][names.LABEL_REVISION] for pod in sim.pods()}
+    counts = sim.status()["sessions"]
+    return revisions == {sim.status()["revision"]} and counts["updated"] == counts["ready"] == counts["desired"]
+
+
+# --- what tools are told ----------------------------------------------------------------------------------------------
+
+
+async def test_objects_just_made_are_in_progress_before_the_controller_has_looked(sim: Simulation) -> None:
+    await sim.stop_controller()
+    sim.apply(sim.service(), sim.pool())
+    assert kstatus(pool(sim)) == kstatus(service(sim)) == IN_PROGRESS
+    await sim.start_controller()
+    await sim.until(lambda: kstatus(pool(sim)) == kstatus(service(sim)) == CURRENT)
+
+
+async def test_a_controller_that_starts_writes_nothing_about_what_is_at_rest(sim: Simulation) -> None:
+    await filled(sim)
+    before = len(sim.server.writes())
+    await sim.stop_controller()
+    await sim.start_controller()
+    await sim.comes_to_rest()
+    assert len(sim.server.writes()) == before
+
+
+async def test_a_service_waits_for_a_status_of_its_pool_that_was_put_off(sim: Simulation) -> None:
+    sim.pace = replace(PACE, status=0.5)
+    await sim.stop_controller()
+    await sim.start_controller()
+    witness = await filled(sim, initial=1)
+    sim.edit_pool(initialPoolSize=2)
+    await sim.until(lambda: sim.status()["observedGeneration"] == 2, "a status was written just now")
+    revision = sim.status()["revision"]
+    change_code(sim)
+    witness.forget()
+    await sim.until(lambda: kstatus(service(sim)) == CURRENT)
+    assert sim.status()["revision"] != revision
+    assert rolled_out(sim)
+    assert witness.said["WebService"] == [IN_PROGRESS, CURRENT]
+
+
+async def test_a_service_whose_new_code_no_pool_can_run_is_failed_and_no_more_in_progress(sim: Simulation) -> None:
+    await filled(sim)
+    sim.edit_service(entrypoint="", script="absent.py")
+    await sim.until(lambda: kstatus(service(sim)) == FAILED)
+    assert "absent.py" in next(c["message"] for c in service(sim)["status"]["conditions"] if c["type"] == "Stalled")
+
+
+async def test_the_end_of_a_rollout_is_an_event(sim: Simulation) -> None:
+    await filled(sim)
+    change_code(sim)
+    await sim.until(lambda: rolled_out(sim))
+    await sim.comes_to_rest()
+    told = [e["reason"] for e in sim.server.store.all(EVENTS) if e["involvedObject"]["kind"] == "SessionPool"]
+    assert sorted(told) == ["RolledOut", "RollingOut", "SessionsReady"]
+
+
+# --- good rollouts ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("isolation", ["Pod", "Process"])
+@pytest.mark.parametrize(("initial", "maximum"), [(3, 3), (3, 8), (1, 2)])
+@pytest.mark.parametrize(("surge", "unavailable"), [(1, 0), (3, 0), (2, 2), (0, 3)])
+async def test_at_each_moment_of_a_rollout_enough_sessions_are_ready_and_never_too_many_pods_there(
+    sim: Simulation, isolation: str, initial: int, maximum: int, surge: int, unavailable: int
+) -> None:
+    update = {"maxSurge": surge, "maxUnavailable": unavailable}
+    witness = await filled(sim, initial=initial, maximum=maximum, isolation=isolation, update=update)
+    change_code(sim)
+    witness.forget()
+    await sim.until(lambda: kstatus(service(sim)) == CURRENT, "the service is Current")
+    assert rolled_out(sim)
+    assert witness.fewest_ready >= initial - unavailable
+    assert witness.most_pods <= maximum + surge
+    assert witness.most_open <= maximum
+    assert witness.said["WebService"] == [IN_PROGRESS, CURRENT]
+    assert [said for said in witness.said["SessionPool"] if said != CURRENT] in ([IN_PROGRESS], [])
+    await sim.comes_to_rest()
+
+
+@pytest.mark.parametrize(("before", "after"), [("Pod", "Process"), ("Process", "Pod")])
+async def test_a_change_of_isolation_is_a_rollout_as_well(sim: Simulation, before: str, after: str) -> None:
+    witness = await filled(sim, initial=3, maximum=3, isolation=before)
+    sim.edit_pool(isolation=after)
+    witness.forget()
+    await sim.until(lambda: rolled_out(sim) and kstatus(pool(sim)) == CURRENT)
+    assert witness.fewest_ready >= 3
+    assert witness.most_pods <= 3 + 1
+    assert witness.most_open <= 3
+    assert witness.said["SessionPool"] == [IN_PROGRESS, CURRENT]
+    assert len(sim.pods(node="worker-1")) == (1 if after == "Process" else 3)
+
+
+async def test_a_new_restarted_at_replaces_every_session(sim: Simulation) -> None:
+    witness = await filled(sim)
+    before = uids(sim)
+    annotations = {names.ANNOTATION_RESTARTED_AT: "2026-11-23T12:00:00Z"}
+    sim.server.store.edit(SESSION_POOLS, "score", {"metadata": {"annotations": annotations}}, NAMESPACE)
+    await sim.until(lambda: before.isdisjoint(uids(sim)) and rolled_out(sim))
+    await sim.until(lambda: kstatus(pool(sim)) == CURRENT)
+    assert witness.fewest_ready == 2
+    assert witness.said["SessionPool"] == [CURRENT, IN_PROGRESS, CURRENT]
+
+
+# --- sessions that take their time to leave ---------------------------------------------------------------------------
+
+
+def room_for(sim: Simulation, pods: int) -> None:
+    """So many pods fit on a node; leaving ones hold their place until they are gone."""
+
+    def fate(pod: Json) -> Fate:
+        node, bound = pod["metadata"]["annotations"][names.ANNOTATION_NODE], "nodeName" in pod["spec"]
+        held = sum("nodeName" in other["spec"] for other in sim.pods(node=node, alive=False))
+        return Ready() if bound or held < pods else Unschedulable()
+
+    sim.kubelet.fate = fate
+
+
+@pytest.mark.parametrize("how", ["kubectl delete", "resize", "rollout"])
+async def test_pods_that_leave_are_waited_for_and_the_pool_is_not_called_stalled(sim: Simulation, how: str) -> None:
+    witness = await filled(sim, initial=3, maximum=3, update={"maxSurge": 1, "maxUnavailable": 3})
+    sim.kubelet.finish_deletions = False
+    room_for(sim, 3)
+    if how == "kubectl delete":
+        for pod in sim.pods():
+            sim.server.store.delete(PODS, pod["metadata"]["name"], NAMESPACE)
+    elif how == "resize":
+        sim.edit_pool(initialPoolSize=0, maxPoolSize=0)
+        await sim.until(lambda: not sim.pods())
+        sim.edit_pool(initialPoolSize=3, maxPoolSize=3)
+    else:
+        change_code(sim)
+    await sim.until(lambda: len(sim.pods()) == 2, "one surge pod a node, beside those that leave")
+    await sim.comes_to_rest()
+    assert len(sim.pods(alive=False)) == 2 * (3 + 1)
+    assert sim.condition("Reconciling")["status"] == "True"
+    sim.kubelet.finish_deletions = True
+    await sim.until(lambda: rolled_out(sim) and kstatus(pool(sim)) == CURRENT)
+    assert witness.most_pods == 4
+    assert not [reason for type_, reason in witness.reasons if type_ == "Stalled"]
+
+
+# --- bad rollouts -----------------------------------------------------------------------------------------------------
+
+
+def only(sim: Simulation, good: set[str], others: Fate) -> None:
+    sim.kubelet.fate = lambda pod: Ready() if pod["metadata"]["uid"] in good else others
+
+
+async def test_applying_what_was_before_ends_a_bad_rollout_at_once(sim: Simulation) -> None:
+    """Also where the default image has changed since: the sessions that serve have the image that they had."""
+    witness = await filled(sim)
+    good, revision = uids(sim), sim.status()["revision"]
+    await sim.stop_controller()
+    sim.config = replace(sim.config, session_image="session:2")
+    await sim.start_controller()
+    only(sim, good, Crash("SyntaxError: invalid syntax (service.py, line 1)"))
+    change_code(sim, "def")
+    await sim.until(lambda: sim.condition("Stalled").get("reason") == "RevisionFailed")
+    assert sim.status()["image"] == "session:2"
+    await sim.until(lambda: kstatus(pool(sim)) == kstatus(service(sim)) == FAILED)
+    change_code(sim, "x = 1")
+    await sim.until(lambda: kstatus(pool(sim)) == kstatus(service(sim)) == CURRENT)
+    await sim.comes_to_rest()
+    assert uids(sim) == good
+    assert (sim.status()["revision"], sim.status()["image"]) == (revision, "session:1")
+    assert witness.fewest_ready == 2
+
+
+async def test_a_surge_session_without_room_leaves_the_old_ones_and_the_remedy_that_it_names_helps(
+    sim: Simulation,
+) -> None:
+    witness = await filled(sim)
+    good = uids(sim)
+    room_for(sim, 2)
+    change_code(sim)
+    await sim.until(lambda: sim.condition("Stalled").get("reason") == "SurgeUnschedulable")
+    assert good <= uids(sim)
+    assert kstatus(pool(sim)) == FAILED
+    assert witness.fewest_ready == 2
+    sim.edit_pool(update={"maxSurge": 0, "maxUnavailable": 1})
+    await sim.until(lambda: rolled_out(sim) and kstatus(pool(sim)) == CURRENT)
+    assert witness.fewest_ready == 1
