@@ -324,8 +324,8 @@ async def test_an_api_server_that_fails_for_long_is_waited_for_by_both(world: Wo
     for status in (500, 403, 429):
         world.server.fail("*", None, status, times=float("inf"), retry_after=0.2)
         world.server.drop_watches()
-        await world.until(lambda: not first.leads and not second.leads, "nobody leads")
-        assert first.app.term is None and second.app.term is None
+        await world.until(lambda: first.app.term is None and second.app.term is None, "nobody leads")
+        assert not first.leads and not second.leads
         world.edit_pool(initialPoolSize=5 - len(world.pods()) // 2)
         world.server.heal()
         await world.until(lambda: first.leads or second.leads, "one leads")

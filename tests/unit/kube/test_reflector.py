@@ -273,9 +273,9 @@ async def test_an_api_server_that_died_is_followed_again_when_it_is_back(followe
 async def test_what_a_watch_that_seems_well_did_not_tell_is_found_by_listing_again(
     server: ApiServer, api: HttpKubeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reflector, "WATCH_SECONDS", (1, 1))
+    monkeypatch.setattr(reflector, "WATCH_SECONDS", (2, 2))  # time for bookmarks, of which there are 20 a second
     async with following(server, api) as followed:
-        await followed.caught_up()
+        await until(lambda: server.watches, "the watch")
         server.mute_watches(bookmarks=True)
         followed.put("a", "1")
         await until(lambda: server.watches, "the next watch, which begins where bookmarks have led")
