@@ -1,19 +1,42 @@
-"""Controllers that are killed while they work, and while the API server is away: what they keep is as its spec says."""
+"""Controllers that end, well or not, freeze, are killed while they work, or have no API server for minutes: every pool
+is as its spec says afterwards.
+"""
 
 import json
 import random
 import time
 from collections import Counter
+from collections.abc import Iterator
+
+import pytest
 
 from support.caller import caller, service_url
 from support.cluster import apply, kubectl, wait_for
-from support.faults import NAMESPACE, frozen_api_server, leader, leading_controller, release_pods, rollout_settles
-from support.pools import DOUBLE, WORKERS, Json, Pool, publish, session_pool, web_service
+from support.faults import (
+    NAMESPACE,
+    frozen,
+    frozen_api_server,
+    leader,
+    leading_controller,
+    release_pods,
+    rollout_settles,
+)
+from support.pools import DOUBLE, POOLS, WORKERS, Json, Pool, publish, session_pool, web_service
 
 _KILLS = 50
 _MAXIMUM = 3
 _SURGE = 1
 _API_AWAY_SECONDS = 120
+
+
+@pytest.fixture
+def pool(restricted: str) -> Iterator[Pool]:
+    wait_for(lambda: len(release_pods("controller")) == 2, 90, "two controllers")
+    kubectl("rollout", "status", "deployment/session-pools-controller", "-n", "session-pools", "--timeout=90s")
+    made = publish(restricted, web_service("leaders"), session_pool("leaders"))
+    made.until_success()
+    yield made
+    kubectl("delete", POOLS, "leaders", "-n", restricted, "--cascade=foreground")
 
 
 def kill(pod: str) -> None:
@@ -26,6 +49,33 @@ def most_on_a_node(pools: list[Pool]) -> int:
     found = json.loads(kubectl("get", "pods", "-n", pools[0].namespace, "-o", "json").stdout)["items"]
     counts = Counter((pod["metadata"]["labels"]["sessionpools.dev/pool"], pod["spec"].get("nodeName")) for pod in found)
     return max(counts.values(), default=0)
+
+
+def succeeded(before: str, seconds: float) -> None:
+    """Another controller than the one before leads within the time."""
+    wait_for(lambda: leader() not in ("", before), seconds, f"another controller than {before} leads")
+
+
+def test_a_leader_that_freezes_is_succeeded_within_fifteen_seconds_and_does_not_lead_on(pool: Pool) -> None:
+    first = leading_controller()
+    name = first["metadata"]["name"]
+    with frozen(first, "session-pools-c"):
+        succeeded(name, 15)
+        pool.patch(initialPoolSize=2)
+        wait_for(lambda: len(pool.ready_pods()) == 2 * len(WORKERS), 60, "the pool has grown")
+    uids = {pod["metadata"]["uid"] for pod in pool.pods()}
+    time.sleep(5)  # what the frozen one still meant to do would be done by now
+    assert leader() not in ("", name)
+    assert {pod["metadata"]["uid"] for pod in pool.pods()} == uids
+
+
+def test_a_leader_whose_pod_is_deleted_is_succeeded_at_once(pool: Pool) -> None:
+    name = leader()
+    kubectl("delete", "pod", name, "-n", "session-pools", "--wait=false")
+    succeeded(name, 5)
+    pool.patch(initialPoolSize=2)
+    wait_for(lambda: len(pool.ready_pods()) == 2 * len(WORKERS), 60, "the pool has grown")
+    pool.until_success()
 
 
 def test_fifty_kills_while_pools_change_leave_every_pool_as_its_spec_says(restricted: str) -> None:
@@ -51,22 +101,6 @@ def test_fifty_kills_while_pools_change_leave_every_pool_as_its_spec_says(restri
         status = pool.until_success(180)
         assert status["sessions"]["ready"] == 2 * len(WORKERS)
         assert len(pool.pods()) == (2 if kinds[pool.name] == "Pod" else 1) * len(WORKERS)
-    rollout_settles("controller")
-
-
-def test_a_deleted_leader_hands_over_at_once_and_a_killed_one_within_fifteen_seconds(restricted: str) -> None:
-    pool = publish(restricted, web_service("led"), session_pool("led", 1, 4))
-    pool.until_success()
-    for size, grace, seconds in ((2, "30", 8), (3, "0", 15)):
-        rollout_settles("controller")
-        before = leading_controller()["metadata"]["name"]
-        force = ("--force",) if grace == "0" else ()
-        command = ("delete", "pod", before, "-n", NAMESPACE, f"--grace-period={grace}", *force, "--wait=false")
-        kubectl(*command)
-        wait_for(lambda before=before: leader() not in ("", before), seconds, "another controller leads")  # type: ignore[misc]
-        pool.patch(initialPoolSize=size)
-        wait_for(lambda size=size: len(pool.pods()) == size * len(WORKERS), 20, "it does what the pool's spec says")  # type: ignore[misc]
-    pool.until_success()
     rollout_settles("controller")
 
 
