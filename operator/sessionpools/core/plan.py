@@ -135,7 +135,9 @@ def _plan_node(
         excess = _shrink(current, len(current) - wanted, reports) if place.node.ready else []
         return Plan(deletes=(*_delete([*gone, *old, *ended], "NodeNotEligible").deletes, *idle, *excess))
     if place.closed:  # nothing can replace what is here: a rollout waits, and a lost node keeps what it has
-        excess = _shrink(here, len(here) - wanted, reports) if place.node.ready else []
+        # single pods of a pool that is Process now are not to be measured by its one pod
+        alike = [pod for pod in here if not wanted or isolation_of(pool, pod) is pool.spec.isolation]
+        excess = _shrink(alike, len(alike) - wanted, reports) if place.node.ready else []
         return Plan(deletes=(*_delete(gone, "NodeReplaced").deletes, *idle, *excess))
     if not gone and not old and len(here) == len(pods) == wanted:
         return Plan()
