@@ -1,126 +1,25 @@
 """Pools with isolation Pod grow and shrink with what gateways say is asked of them: the whole controller."""
 
 import asyncio
-import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import replace
-from typing import Any, Self
+from collections.abc import AsyncIterator
 
 import pytest
-from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
 
 from sessionpools.api import names
-from sessionpools.core.model import PodView, SessionReport
-from sessionpools.gateway import http
-from sessionpools.gateway.demand import DemandSource, Lent
 from sessionpools.kube.protocol import NODES, PODS, SESSION_POOLS
-from support.apiserver_objects import Json
+from support.demand_world import HOME, WORKERS, DemandWorld, demand_world
 from support.kubelet import Crash, NeverReady, Ready, Unschedulable
-from support.simulation import NAMESPACE, SimulatedPods, Simulation
-
-HOME = "session-pools"  # the release's namespace
-LABELS = {"app.kubernetes.io/component": "gateway", names.LABEL_GATEWAY: names.GATEWAY_ACTIVE}
-WORKERS = ("worker-1", "worker-2")
-
-
-class Gateway:
-    """The demand of a gateway pod over its real HTTP server, and HAProxy's part played."""
-
-    def __init__(self) -> None:
-        self.calls: dict[str, tuple[int, int]] = {}  # busy and queued, by pool uid
-        self.away = False
-        self.source = DemandSource(self._ask, lambda: {uid: Lent(uid, NAMESPACE, "score") for uid in self.calls})
-        self.port = 0
-        self._runner: web.AppRunner | None = None
-
-    async def _ask(self, _: Iterable[str]) -> list[str]:
-        if self.away:
-            raise OSError("HAProxy is away")
-        rows = [f"{uid},BACKEND,{queued},{busy + queued},0," for uid, (busy, queued) in self.calls.items()]
-        return ["\n".join(["# pxname,svname,qcur,scur,act,", *rows]), ""]
-
-    async def __aenter__(self) -> Self:
-        await self.source.poll()
-        health = http.Health(time.monotonic, lambda: "")
-        self._runner = await http.serve(health, self.source, lambda: b"", CollectorRegistry(), 0, "127.0.0.1")
-        self.port = self._runner.addresses[0][1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._runner:
-            await self._runner.cleanup()
-
-
-class Pods(SimulatedPods):
-    """Session pods that say for how long they have been idle."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.idle_seconds = 0.0
-        self.asked: Counter[str] = Counter()
-
-    def _report(self, pod: PodView) -> SessionReport:
-        self.asked[pod.name] += 1
-        return replace(super()._report(pod), idle_seconds=self.idle_seconds)
-
-
-class World(Simulation):
-    def __init__(self, gateway: Gateway) -> None:
-        super().__init__()
-        self.gateway = gateway
-        self.idle_pods = self.pods_say = Pods()
-
-    async def begin(self, initial: int, maximum: int, **spec: Any) -> None:
-        self.apply(self.service(), self.pool(initial=initial, maximum=maximum, **spec))
-        await self.until(lambda: self.status().get("state") == "Success")
-        await self.asks(0, 0)
-
-    def activate(self, name: str = "gateway-0") -> None:
-        """A gateway pod becomes the active one."""
-        body = {"metadata": {"name": name, "labels": LABELS}, "spec": {"containers": [{"name": "agent"}]}}
-        self.server.store.create(PODS, {"apiVersion": "v1", "kind": "Pod", **body}, HOME)
-        self.server.store.edit(PODS, name, {"status": {"podIP": "127.0.0.1"}}, HOME)
-
-    async def asks(self, busy: int, queued: int) -> None:
-        """So many calls are in sessions, and so many wait."""
-        self.gateway.calls[self.server.store.all(SESSION_POOLS)[0]["metadata"]["uid"]] = (busy, queued)
-        await self.gateway.source.poll()
-
-    def sessions(self) -> list[Json]:
-        """Session pods that are not leaving."""
-        return [pod for pod in self.pods() if pod["metadata"]["namespace"] == NAMESPACE]
-
-    def ready_on(self, node: str) -> list[Json]:
-        return [p for p in self.ready_pods() if p["metadata"].get("annotations", {}).get(names.ANNOTATION_NODE) == node]
-
-    def counts(self) -> list[int]:
-        return [len(self.ready_on(node)) for node in WORKERS]
-
-    async def knows_demand(self) -> None:
-        await self.until(lambda: b"sessionpools_controller_gateways 1.0" in self.metrics(), "a gateway answers")
-
-    def metrics(self) -> bytes:
-        assert self.app is not None
-        return generate_latest(self.app.metrics.registry)
+from support.simulation import NAMESPACE
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[World]:
-    async with Gateway() as gateway:
-        sim = World(gateway)
-        selector = ",".join(f"{key}={value}" for key, value in LABELS.items())
-        sim.config = replace(
-            sim.config, pod_namespace=HOME, gateway_selector=selector, gateway_port=gateway.port
-        )  # fmt: skip
-        async with sim:
-            for worker in WORKERS:
-                sim.add_node(worker)
-            yield sim
+async def world() -> AsyncIterator[DemandWorld]:
+    async with demand_world() as world:
+        yield world
 
 
-async def test_a_pool_grows_by_the_calls_that_wait_spread_over_its_nodes(world: World) -> None:
+async def test_a_pool_grows_by_the_calls_that_wait_spread_over_its_nodes(world: DemandWorld) -> None:
     world.activate()
     await world.begin(1, 6)
     await world.asks(2, 4)
@@ -129,7 +28,7 @@ async def test_a_pool_grows_by_the_calls_that_wait_spread_over_its_nodes(world: 
     assert len(world.sessions()) == 6
 
 
-async def test_it_never_has_more_than_the_maximum_of_a_node(world: World) -> None:
+async def test_it_never_has_more_than_the_maximum_of_a_node(world: DemandWorld) -> None:
     world.activate()
     await world.begin(1, 3)
     await world.asks(2, 100)
@@ -149,7 +48,7 @@ async def test_it_never_has_more_than_the_maximum_of_a_node(world: World) -> Non
     assert (most, len(world.sessions())) == (3, 6)
 
 
-async def test_the_first_call_of_a_pool_without_initial_sessions_makes_one(world: World) -> None:
+async def test_the_first_call_of_a_pool_without_initial_sessions_makes_one(world: DemandWorld) -> None:
     world.activate()
     await world.begin(0, 4)
     assert world.sessions() == []
@@ -159,7 +58,7 @@ async def test_the_first_call_of_a_pool_without_initial_sessions_makes_one(world
     assert len(world.sessions()) == 1
 
 
-async def test_idle_sessions_above_initial_retire_the_highest_slot_first(world: World) -> None:
+async def test_idle_sessions_above_initial_retire_the_highest_slot_first(world: DemandWorld) -> None:
     world.activate()
     await world.begin(1, 6, idleTimeoutSeconds=1)
     await world.asks(2, 4)
@@ -173,7 +72,7 @@ async def test_idle_sessions_above_initial_retire_the_highest_slot_first(world: 
     await world.until(lambda: f'why="Idle"}} {4.0}'.encode() in world.metrics(), "each is counted")
 
 
-async def test_pods_are_not_asked_again_before_they_can_have_been_idle_for_long_enough(world: World) -> None:
+async def test_pods_are_not_asked_again_before_they_can_have_been_idle_for_long_enough(world: DemandWorld) -> None:
     world.activate()
     await world.begin(1, 6, idleTimeoutSeconds=30)
     await world.asks(2, 4)
@@ -187,7 +86,7 @@ async def test_pods_are_not_asked_again_before_they_can_have_been_idle_for_long_
     assert max(world.idle_pods.asked[name] for name in grown) <= 3  # while it started, and once since
 
 
-async def test_a_busy_session_is_not_retired(world: World) -> None:
+async def test_a_busy_session_is_not_retired(world: DemandWorld) -> None:
     world.activate()
     await world.begin(1, 6, idleTimeoutSeconds=1)
     await world.asks(2, 4)
@@ -201,7 +100,7 @@ async def test_a_busy_session_is_not_retired(world: World) -> None:
     assert highest["metadata"]["uid"] in {pod["metadata"]["uid"] for pod in world.sessions()}
 
 
-async def test_without_a_gateway_that_answers_nothing_grows_and_nothing_goes(world: World) -> None:
+async def test_without_a_gateway_that_answers_nothing_grows_and_nothing_goes(world: DemandWorld) -> None:
     world.activate()
     await world.begin(1, 6, idleTimeoutSeconds=1)
     await world.asks(2, 4)
@@ -218,7 +117,7 @@ async def test_without_a_gateway_that_answers_nothing_grows_and_nothing_goes(wor
     await world.until(lambda: world.counts() == [4, 4])
 
 
-async def test_a_controller_that_starts_keeps_what_has_grown(world: World) -> None:
+async def test_a_controller_that_starts_keeps_what_has_grown(world: DemandWorld) -> None:
     world.activate()
     await world.begin(1, 6)
     await world.asks(2, 4)
@@ -232,7 +131,7 @@ async def test_a_controller_that_starts_keeps_what_has_grown(world: World) -> No
     assert {pod["metadata"]["uid"] for pod in world.sessions()} == uids
 
 
-async def test_a_gateway_that_becomes_active_later_is_found(world: World) -> None:
+async def test_a_gateway_that_becomes_active_later_is_found(world: DemandWorld) -> None:
     await world.begin(1, 4)
     await world.asks(2, 2)
     await world.comes_to_rest()
@@ -241,7 +140,7 @@ async def test_a_gateway_that_becomes_active_later_is_found(world: World) -> Non
     await world.until(lambda: world.counts() == [2, 2])
 
 
-async def test_a_gateway_that_is_active_no_more_is_not_listened_to(world: World) -> None:
+async def test_a_gateway_that_is_active_no_more_is_not_listened_to(world: DemandWorld) -> None:
     world.activate()
     await world.begin(1, 4)
     await world.knows_demand()
@@ -252,7 +151,7 @@ async def test_a_gateway_that_is_active_no_more_is_not_listened_to(world: World)
     assert len(world.sessions()) == 2
 
 
-async def test_growth_is_no_change_of_state_nor_of_what_is_desired(world: World) -> None:
+async def test_growth_is_no_change_of_state_nor_of_what_is_desired(world: DemandWorld) -> None:
     world.activate()
     await world.begin(1, 6)
     before = world.status()
@@ -267,7 +166,7 @@ async def test_growth_is_no_change_of_state_nor_of_what_is_desired(world: World)
 
 @pytest.mark.parametrize("fate", [Crash("MemoryError: no room"), Unschedulable()])
 async def test_sessions_that_can_not_grow_are_said_and_held_and_the_pool_stays_ready(
-    world: World, fate: Crash | Unschedulable
+    world: DemandWorld, fate: Crash | Unschedulable
 ) -> None:
     world.activate()
     await world.begin(1, 20)
@@ -282,7 +181,7 @@ async def test_sessions_that_can_not_grow_are_said_and_held_and_the_pool_stays_r
     assert (world.condition("Ready")["status"], world.condition("Stalled")["status"]) == ("True", "False")
 
 
-async def test_two_sessions_start_at_a_time_for_each_cpu_of_a_node(world: World) -> None:
+async def test_two_sessions_start_at_a_time_for_each_cpu_of_a_node(world: DemandWorld) -> None:
     world.activate()
     await world.begin(1, 20)
     for worker in WORKERS:
@@ -297,7 +196,7 @@ async def test_two_sessions_start_at_a_time_for_each_cpu_of_a_node(world: World)
     await world.until(lambda: sum(world.counts()) == 32)
 
 
-async def test_a_grown_pool_is_rolled_out_at_its_size(world: World) -> None:
+async def test_a_grown_pool_is_rolled_out_at_its_size(world: DemandWorld) -> None:
     world.activate()
     await world.begin(1, 6)
     await world.asks(2, 4)
@@ -305,6 +204,7 @@ async def test_a_grown_pool_is_rolled_out_at_its_size(world: World) -> None:
     await world.asks(6, 0)
     most = 0
     world.edit_service(code={"inline": {"service.py": "x = 2"}})
+    polls = asyncio.create_task(world.gateway.source.run())
 
     def rolled() -> bool:
         nonlocal most
@@ -314,11 +214,12 @@ async def test_a_grown_pool_is_rolled_out_at_its_size(world: World) -> None:
 
     await world.until(rolled)
     await world.comes_to_rest()
+    polls.cancel()
     assert world.counts() == [3, 3]
     assert most <= 4  # three and one of surge
 
 
-async def test_calls_cause_no_write_while_there_are_sessions_enough(world: World) -> None:
+async def test_calls_cause_no_write_while_there_are_sessions_enough(world: DemandWorld) -> None:
     world.activate()
     await world.begin(4, 8)
     await world.comes_to_rest()
@@ -330,7 +231,7 @@ async def test_calls_cause_no_write_while_there_are_sessions_enough(world: World
     assert len(world.server.writes()) == before
 
 
-async def test_a_process_pool_is_left_to_grow_by_itself(world: World) -> None:
+async def test_a_process_pool_is_left_to_grow_by_itself(world: DemandWorld) -> None:
     world.activate()
     await world.begin(1, 6, isolation="Process")
     await world.asks(2, 40)
@@ -338,7 +239,7 @@ async def test_a_process_pool_is_left_to_grow_by_itself(world: World) -> None:
     assert len(world.sessions()) == 2
 
 
-async def test_the_figures_of_a_deleted_pool_go_with_it(world: World) -> None:
+async def test_the_figures_of_a_deleted_pool_go_with_it(world: DemandWorld) -> None:
     world.activate()
     await world.begin(1, 6)
     await world.asks(2, 1)

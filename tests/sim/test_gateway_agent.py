@@ -34,6 +34,27 @@ async def test_a_ready_pod_is_served_within_50_ms(world: World) -> None:
     assert statistics.median(took) <= 0.05, took
 
 
+async def test_it_says_which_session_pods_haproxy_has_been_told_of(world: World) -> None:
+    world.publish("score")
+    await world.start()
+    agent = world.agent
+    assert agent is not None
+
+    def pods() -> list[dict[str, int]]:
+        return [dict(lent.pods) for lent in agent.lent().values()]
+
+    assert pods() == [{}]
+    await world.stop_haproxy()
+    world.add_pod("score", "score-a", "127.99.9.1")
+    await world.until(lambda: any(route.pods for route in agent.routes), "the agent sees it")
+    assert pods() == [{}]
+    await world.start_haproxy()
+    await world.until_open("score-a:0")
+    await world.until(lambda: pods() == [{"revision-1": 1}], "and says so")
+    world.delete_pod("score-a")
+    await world.until(lambda: pods() == [{}], "it leaves")
+
+
 # --- pods come and go -------------------------------------------------------------------------------------------------
 
 

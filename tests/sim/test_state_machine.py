@@ -35,6 +35,7 @@ class PoolLife(RuleBasedStateMachine):
         self.initial = 1
         self.most_planned = 1  # the largest initialPoolSize since the pool was last at rest
         self.code = 0
+        self.mixed = False  # one pod for all has stood beside single ones, or will
         self.fate: Any = Ready()
         self.lost: set[str] = set()
 
@@ -58,6 +59,13 @@ class PoolLife(RuleBasedStateMachine):
             self.initial = initial
             self.most_planned = max(self.most_planned, initial)
             self.sim.edit_pool(initialPoolSize=initial)
+
+    @rule(isolation=st.sampled_from(["Pod", "Process"]))
+    def change_isolation(self, isolation: str) -> None:
+        if self.pool_exists():
+            self.mixed = self.mixed or isolation != self.isolation
+            self.isolation = isolation
+            self.sim.edit_pool(isolation=isolation)
 
     @rule()
     def change_code(self) -> None:
@@ -166,6 +174,8 @@ class PoolLife(RuleBasedStateMachine):
 
     @invariant()
     def no_node_has_more_than_was_planned(self) -> None:
+        if self.mixed:
+            return
         planned = max(self.most_planned, 1 if self.sim_isolation_is_process() else 0)
         uids = {pool["metadata"]["uid"] for pool in self.sim.server.store.all(SESSION_POOLS)}
         held = Counter(

@@ -7,7 +7,7 @@ while one takes over from another both may have calls, and what they say is adde
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -65,7 +65,9 @@ class DemandFeed:
     def of(self, pool_uid: str) -> Demand | None:
         """None: nothing is known of it."""
         said = [s.pools[pool_uid] for s in self._streams.values() if s.pools is not None and pool_uid in s.pools]
-        return Demand(sum(d.busy for d in said), sum(d.queued for d in said)) if said else None
+        if not said:
+            return None
+        return Demand(sum(d.busy for d in said), sum(d.queued for d in said), _common([d.pods for d in said]))
 
     @property
     def gateways(self) -> int:
@@ -107,7 +109,15 @@ class DemandFeed:
                     response.raise_for_status()
                     async for line in _lines(response.content):
                         self._take(stream, json.loads(line))
-            except (aiohttp.ClientError, TimeoutError, OSError, ValueError, LookupError, TypeError) as error:
+            except (
+                aiohttp.ClientError,
+                TimeoutError,
+                OSError,
+                ValueError,
+                LookupError,
+                TypeError,
+                AttributeError,
+            ) as error:
                 trouble = str(error) or type(error).__name__
             known = stream.pools is not None
             stream.pools = None
@@ -122,7 +132,7 @@ class DemandFeed:
         first = stream.pools is None
         pools: dict[str, Demand] = {} if stream.pools is None else stream.pools
         changes = {
-            uid: None if demand is None else Demand(int(demand["busy"]), int(demand["queued"]))
+            uid: None if demand is None else Demand(int(demand["busy"]), int(demand["queued"]), _pods(demand))
             for uid, demand in said["pools"].items()
         }
         pools |= {uid: demand for uid, demand in changes.items() if demand is not None}
@@ -133,6 +143,19 @@ class DemandFeed:
             self._changed(None)
         elif changes:
             self._changed(changes.keys())
+
+
+def _pods(demand: Any) -> dict[str, int] | None:
+    """None: a gateway of an earlier version, which does not say."""
+    return {revision: int(count) for revision, count in demand["pods"].items()} if "pods" in demand else None
+
+
+def _common(said: Sequence[Mapping[str, int] | None]) -> dict[str, int] | None:
+    """What each of several gateways has; None if one of them does not say."""
+    known = [pods for pods in said if pods is not None]
+    if len(known) < len(said):
+        return None
+    return {revision: min(pods.get(revision, 0) for pods in known) for pods in known for revision in pods}
 
 
 def _gateway(pod: Json) -> _Gateway:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from sessionpools.controller.report import Reporter
 from sessionpools.controller.store import Key, Store, pool_key, service_key
 from sessionpools.core import naming
 from sessionpools.core.demand import Demand, Wish, elastic, retirable, wishes
+from sessionpools.core.handover import unseen_sessions
 from sessionpools.core.keys import key_of, service_of
 from sessionpools.core.model import Failure
 from sessionpools.core.placement import Place, place
@@ -47,6 +49,7 @@ class Pace:
     # After a pod has left a node the scheduler tries those that wait for room again: after a back-off of 10 s at most
     # (podMaxBackoffSeconds), and a pod that was refused for a quota comes again after `refused`.
     room: float = 20.0
+    gateway: float = 30.0  # a rollout waits for gateways that do not answer; one takes over within 10 s
     written: float = 5.0  # the watch shows a status that was written within this time
 
 
@@ -72,6 +75,8 @@ class _Memory:
     code: _Code | None = None
     written: bool = False  # a status was, and its web service has not been looked at since
     handled: tuple[str, int] = ("", 0)  # uid and generation of the web service that the written status is about
+    unknown_since: float | None = None  # during a rollout: no gateway says what it has
+    unknown_told: str = ""  # the revision of which that was logged
     left: dict[str, float] = field(default_factory=dict)  # when a pod was last seen to be leaving, by node
     settled: bool = False  # as the status says: no rollout or change is under way
     collected: str = ""  # the revision after whose rollout old code was collected
@@ -120,7 +125,7 @@ class PoolReconciler:
         services = self._store.services_of(key_of(pool))
         goal = await self._target(pool, services, memory)
         seen, by_demand, ask_again = await self._observe(pool, goal, memory)
-        steps = plan(pool, goal, seen.places, seen.pods, seen.reports, seen.now, by_demand)
+        steps = plan(pool, goal, seen.places, seen.pods, seen.reports, seen.now, by_demand, self._unseen(seen, memory))
         # The status says what was observed before the plan. That it can not be written is no reason not to act.
         report, act = await asyncio.gather(
             self._report(seen, memory), self._act(pool, goal, steps, memory), return_exceptions=True
@@ -216,12 +221,33 @@ class PoolReconciler:
                 by_demand = wishes(pool, revision, now_asked, places, pods, before, inquiry.idle, self._clock())
             memory.sessions = {node: wish.sessions for node, wish in by_demand.items()}
         else:
+            memory.sessions = {}  # of an isolation that was
             again = await inquiry.ask(self._pod_client, pool, revision, pods, now, interval)
         memory.left = {node: at for node, at in memory.left.items() if now - at < self._pace.room}
         memory.left |= {pod.owner.node: now for pod in pods if pod.deleting and not pod.ended}
         reports, refused, left = dict(inquiry.reports), dict(memory.refused), frozenset(memory.left)
         seen = Observation(pool, goal, places, pods, reports, refused, left, self._clock())
         return seen, by_demand, _soonest(again, self._pace.room if left else None)
+
+    def _unseen(self, seen: Observation, memory: _Memory) -> float:
+        """The new sessions of a rollout that have to be taken in by a gateway before as many old ones go. One that does
+        not say what it has holds a rollout up for a while only."""
+        if self._demand is None or not isinstance(seen.target, Target):
+            return 0.0
+        pool, now = seen.pool, self._monotonic()
+        unseen = unseen_sessions(pool, seen.revision, self._demand(pool.metadata.uid), seen.pods)
+        if not math.isinf(unseen):
+            memory.unknown_since = None
+            return unseen
+        if memory.unknown_since is None:
+            memory.unknown_since = now
+        if now - memory.unknown_since < self._pace.gateway:
+            return unseen
+        if memory.unknown_told != seen.revision:
+            memory.unknown_told = seen.revision
+            fields = {"namespace": pool.metadata.namespace, "pool": pool.metadata.name, "revision": seen.revision}
+            log.warning("rollout goes on: no gateway says which session pods it has", extra=fields)
+        return 0.0
 
     # --- act and report ---------------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ class Demand:
 
     busy: int  # calls that sessions work on
     queued: int  # calls that wait
+    pods: Mapping[str, int] | None = None  # ready session pods that each gateway has, by revision; None: not known
 
     @property
     def calls(self) -> int:

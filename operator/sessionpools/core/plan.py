@@ -13,6 +13,7 @@ from typing import Final
 from sessionpools.api.v1alpha1 import Isolation, SessionPool
 from sessionpools.core import naming
 from sessionpools.core.demand import Wish
+from sessionpools.core.handover import LOOK_AGAIN_SECONDS
 from sessionpools.core.model import NodeView, PodView, SessionReport
 from sessionpools.core.placement import Place
 from sessionpools.core.pods import settings_of
@@ -28,6 +29,7 @@ REPLACE_FIRST_SECONDS: Final = 15.0
 REPLACE_AGAIN_SECONDS: Final = 300.0
 REPLACE_AT_MOST_SECONDS: Final = 1800.0
 LIVED_LONG_SECONDS: Final = 600.0
+OLD_REVISION: Final = "OldRevision"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +76,11 @@ def plan(
     reports: Mapping[str, SessionReport],
     now: float,
     wishes: Mapping[str, Wish] | None = None,
+    unseen: float = 0.0,
 ) -> Plan:
     """`places` by node name, `pods` all of this pool, `reports` by pod uid as far as known, `now` in epoch seconds.
-    `wishes` by node name is what demand asks for; without it each node has what `pods_wanted` says."""
+    `wishes` by node name is what demand asks for; without it each node has what `pods_wanted` says. `unseen` is how
+    many new sessions of a rollout no gateway has yet (core.handover)."""
     if pool.metadata.deletion_timestamp:
         return Plan()  # the garbage collector removes what the pool owns
     if isinstance(target, Blocked) and not target.retire:
@@ -90,9 +94,13 @@ def plan(
         for node, found in by_node.items()
     ]
     waits = [part.look_again_seconds for part in parts if part.look_again_seconds is not None]
+    deletes = [delete for part in parts for delete in part.deletes]
+    handed_over = _handed_over(pool, deletes, reports, unseen)
+    if len(handed_over) < len(deletes):
+        waits.append(LOOK_AGAIN_SECONDS)
     return Plan(
         creates=tuple(create for part in parts for create in part.creates),
-        deletes=tuple(delete for part in parts for delete in part.deletes),
+        deletes=tuple(handed_over),
         patches=_patches(pool, [p for p in pods if p.owner.node in places]),
         look_again_seconds=min(waits, default=None),
     )
@@ -127,7 +135,9 @@ def _plan_node(
         excess = _shrink(current, len(current) - wanted, reports) if place.node.ready else []
         return Plan(deletes=(*_delete([*gone, *old, *ended], "NodeNotEligible").deletes, *idle, *excess))
     if place.closed:  # nothing can replace what is here: a rollout waits, and a lost node keeps what it has
-        excess = _shrink(here, len(here) - wanted, reports) if place.node.ready else []
+        # single pods of a pool that is Process now are not to be measured by its one pod
+        alike = [pod for pod in here if not wanted or isolation_of(pool, pod) is pool.spec.isolation]
+        excess = _shrink(alike, len(alike) - wanted, reports) if place.node.ready else []
         return Plan(deletes=(*_delete(gone, "NodeReplaced").deletes, *idle, *excess))
     if not gone and not old and len(here) == len(pods) == wanted:
         return Plan()
@@ -180,7 +190,26 @@ def _retire_old(
         if ready[pod.uid] <= spare:
             spare -= ready[pod.uid]
             leave.append(pod)
-    return [DeletePod(pod, "OldRevision") for pod in leave]
+    return [DeletePod(pod, OLD_REVISION) for pod in leave]
+
+
+def _handed_over(
+    pool: SessionPool, deletes: Sequence[DeletePod], reports: Mapping[str, SessionReport], unseen: float
+) -> list[DeletePod]:
+    """Without as many old sessions as there are new ones that no gateway has yet: callers then find, over all nodes, no
+    fewer sessions than a rollout has to leave them. Which nodes' they are does not matter to a caller."""
+    if not unseen:
+        return list(deletes)
+    old = {d.pod.uid: _worth(pool, d.pod, reports) for d in deletes if d.why == OLD_REVISION and d.pod.ready}
+    spare = sum(old.values()) - unseen
+    kept = []
+    for delete in deletes:
+        worth = old.get(delete.pod.uid, 0)
+        if worth and worth > spare:
+            continue
+        spare -= worth
+        kept.append(delete)
+    return kept
 
 
 def _sessions_wanted(pool: SessionPool, pods: int) -> int:

@@ -73,6 +73,7 @@ class Agent:
         self.cluster = Cluster(api, namespaces, self._changed)
         self.routes: tuple[Route, ...] = ()
         self.allocation = Allocation()
+        self._taken_in: dict[str, dict[str, int]] = {}  # by pool uid: pods by revision, as HAProxy confirmed them
         self.heartbeat = time.monotonic()  # when the event loop last turned
         self.reloads = 0
         self.elsewhere: Callable[[], bool] = lambda: False  # whether another gateway takes the callers
@@ -113,7 +114,7 @@ class Agent:
     def lent(self) -> Mapping[str, Lent]:
         """By backend, the pool whose calls go there."""
         return {
-            backend: Lent(route.pool_uid, route.namespace, route.pool)
+            backend: Lent(route.pool_uid, route.namespace, route.pool, self._taken_in.get(route.pool_uid, {}))
             for route in self.routes
             if (backend := self.allocation.backend_of(route))
         }
@@ -189,6 +190,7 @@ class Agent:
                 self._retry()
             else:
                 self._applied, self._trouble, self._retry_after = True, "", RETRY_SECONDS
+                self._taken_in = {route.pool_uid: dict(route.pods) for route in self.routes}
 
     def _lost(self, error: HaproxyError) -> None:
         """What HAProxy has is not known any more."""

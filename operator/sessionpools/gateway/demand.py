@@ -13,7 +13,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Final
 
 from prometheus_client.core import GaugeMetricFamily
@@ -44,6 +44,7 @@ class Demand:
     busy: int = 0  # calls that sessions work on
     queued: int = 0  # calls that wait, for a free session or for the first one
     open: int = 0  # slots that calls may be sent to
+    pods: Mapping[str, int] = field(default_factory=dict)  # as Lent has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,8 @@ class Lent:
     uid: str
     namespace: str
     pool: str
+    # By revision: ready session pods that HAProxy was told of. Their slots are open, or open when older ones leave.
+    pods: Mapping[str, int] = field(default_factory=dict)
 
 
 def parse(stat: str, held: str) -> dict[str, Demand]:
@@ -125,7 +128,7 @@ class DemandSource:
             return
         self._trouble = ""
         lent = self._lent()
-        self._set({lent[name].uid: demand for name, demand in by_backend.items() if name in lent})
+        self._set({lent[n].uid: replace(d, pods=lent[n].pods) for n, d in by_backend.items() if n in lent})
         if any(demand.busy or demand.queued for demand in by_backend.values()):
             self._busy_at = self._clock()
 
@@ -136,9 +139,9 @@ class DemandSource:
             self._changed = asyncio.Event()
 
     async def watch(self) -> AsyncGenerator[bytes, None]:
-        """Lines of JSON, `{"pools": {uid: {"busy": n, "queued": n, "open": n}}}`: all pools first, then those that
-        changed, null for one that is gone. Ends while nothing is known: what it said before holds no longer. A line
-        without pools is a sign of life."""
+        """Lines of JSON, `{"pools": {uid: {"busy": n, "queued": n, "open": n, "pods": {revision: n}}}}`: all pools
+        first, then those that changed, null for one that is gone. Ends while nothing is known: what it said before
+        holds no longer. A line without pools is a sign of life."""
         told: Mapping[str, Demand] | None = None
         while (now := self._demand) is not None:
             changed = self._changed

@@ -29,6 +29,8 @@ class Route:
     queue_seconds: int  # how long a call may wait
     request_seconds: int  # how long a call may take once a session has it
     slots: tuple[OpenSlot, ...] = ()  # sorted by rank
+    # (revision, count) of the pods whose slots these are, or will be when older ones leave them room
+    pods: tuple[tuple[str, int], ...] = ()
 
     @property
     def key(self) -> str:

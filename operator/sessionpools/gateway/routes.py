@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, TypeVar
@@ -49,8 +49,9 @@ def routes(
         if not published:
             continue
         pool = pool_of(published[0], pools_by_key.get(key, ()))
-        slots = _open_slots(pool, pods_by_pool.get(pool.metadata.uid, ()), max_seen) if pool else ()
-        found.append(_route(key, pool, slots))
+        # An owner reference is only text: who may make pods elsewhere must not get this namespace's calls.
+        own = [p for p in pods_by_pool.get(pool.metadata.uid, ()) if p.namespace == key[0]] if pool else []
+        found.append(_route(key, pool, own, max_seen))
     return tuple(sorted(found, key=lambda route: (route.namespace, route.service, route.version)))
 
 
@@ -74,9 +75,7 @@ def _open_slots(pool: SessionPool, pods: Sequence[PodView], max_seen: Mapping[st
     """
     by_node: dict[str, list[PodView]] = defaultdict(list)
     for pod in pods:
-        # An owner reference is only text: who may make pods elsewhere must not get this namespace's calls.
-        if pod.namespace == pool.metadata.namespace:
-            by_node[pod.owner.node].append(pod)
+        by_node[pod.owner.node].append(pod)
     ranked: list[tuple[int, PodView, int]] = []
     for index, node in enumerate(sorted(by_node)):
         room = pool.spec.max_pool_size
@@ -108,7 +107,7 @@ def _oldest_revision_first(pods: Sequence[PodView]) -> list[PodView]:
     return sorted(pods, key=lambda p: (began[p.owner.revision], p.owner.revision, p.owner.slot, p.created_at, p.name))
 
 
-def _route(key: Served, pool: SessionPool | None, slots: tuple[OpenSlot, ...]) -> Route:
+def _route(key: Served, pool: SessionPool | None, pods: Sequence[PodView], max_seen: Mapping[str, int]) -> Route:
     namespace, service, version = key
     if pool is None:
         return Route(namespace, service, version, "", "", 0, 0, 0)
@@ -122,7 +121,8 @@ def _route(key: Served, pool: SessionPool | None, slots: tuple[OpenSlot, ...]) -
         queue_length=spec.queue.max_length,
         queue_seconds=spec.queue.timeout_seconds,
         request_seconds=spec.request_timeout_seconds,
-        slots=slots,
+        slots=_open_slots(pool, pods, max_seen),
+        pods=tuple(sorted(Counter(pod.owner.revision for pod in pods).items())),
     )
 
 

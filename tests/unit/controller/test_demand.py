@@ -1,6 +1,7 @@
 """The stream of demand that the controller follows, against gateways that misbehave."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
@@ -84,6 +85,23 @@ async def test_of_two_gateways_that_have_calls_the_sum_counts() -> None:
         assert feed.of("a") == Demand(2, 4)
 
 
+def with_pods(**pods: int) -> Gateway:
+    demand = {"a": {"busy": 0, "queued": 0, "open": 0, "pods": pods}}
+    return Gateway(json.dumps({"pools": demand}).encode() + b"\n")
+
+
+async def test_of_the_session_pods_those_count_that_each_gateway_has() -> None:
+    async with followed(with_pods(old=3, new=1), with_pods(old=2)) as (feed, _, _):
+        await until(lambda: feed.gateways == 2, "both")
+        assert feed.of("a") == Demand(0, 0, {"old": 2, "new": 0})
+
+
+async def test_which_session_pods_there_are_is_not_known_while_a_gateway_of_an_earlier_version_answers() -> None:
+    async with followed(with_pods(new=1), Gateway(FIRST)) as (feed, _, _):
+        await until(lambda: feed.gateways == 2, "both")
+        assert feed.of("a") == Demand(1, 2, None)
+
+
 async def test_a_gateway_that_goes_is_forgotten() -> None:
     async with followed(Gateway(FIRST)) as (feed, changes, server):
         await until(lambda: feed.of("a"), "the demand")
@@ -99,10 +117,11 @@ async def test_a_gateway_that_goes_is_forgotten() -> None:
         Gateway(status=503, ends=True),
         Gateway(b"garbage\n"),
         Gateway(b'{"pools":{"a":{"busy":"x","queued":2}}}\n'),
+        Gateway(b'{"pools":{"a":{"busy":1,"queued":2,"pods":[]}}}\n'),
         Gateway(b"[]\n"),
         Gateway(ends=True),
     ],
-    ids=["503", "garbage", "numbers", "shape", "ends"],
+    ids=["503", "garbage", "numbers", "pods", "shape", "ends"],
 )
 async def test_a_gateway_that_does_not_tell_is_asked_again_and_nothing_is_known(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch

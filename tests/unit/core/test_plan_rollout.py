@@ -189,6 +189,15 @@ class TestIsolation:
         assert {one.owner.revision for one in pods.values()} <= {t.revision.name}
         assert sum(sessions(one) for one in pods.values()) == initial
 
+    def test_a_cordoned_node_keeps_its_single_pods_until_one_for_all_may_start_there(self) -> None:
+        p = process_pool(5, 5)
+        old = [pod(target_of(p), p, s, revision="old", isolation=POD) for s in range(5)]
+        cordoned = places(p, node(schedulable=False))
+        assert plan(p, target_of(p), cordoned, old, {}, now=1e6) == Plan()
+        closed = process_pool(0, 0)
+        gone = plan(closed, target_of(closed), cordoned, old, {}, now=1e6).deletes
+        assert [delete.why for delete in gone] == ["PoolResized"] * 5
+
     def test_each_pod_is_told_the_sizes_of_its_own_isolation(self) -> None:
         p = process_pool(5, 10)
         t = target_of(p)

@@ -19,7 +19,7 @@ from support.waiting import until
 HEAD = (
     "# pxname,svname,qcur,qmax,scur,smax,slim,stot,bin,bout,dreq,dresp,ereq,econ,eresp,wretr,wredis,status,weight,act,"
 )
-LENT = {"q10-1": Lent("uid-1", "demo", "score"), "q10-2": Lent("uid-2", "demo", "other")}
+LENT = {"q10-1": Lent("uid-1", "demo", "score", {"r1": 2}), "q10-2": Lent("uid-2", "demo", "other")}
 
 
 def stat(**backends: tuple[int, int, int]) -> str:
@@ -67,9 +67,12 @@ async def test_demand_is_told_by_pool_and_spare_backends_are_left_out() -> None:
     haproxy = Haproxy(stat(q10_1=(3, 5, 2), q10_2=(0, 0, 1), q10_3=(0, 0, 0)))
     source = DemandSource(haproxy.ask, lambda: LENT)
     await source.poll()
-    assert source.demand == {"uid-1": Demand(2, 3, 2), "uid-2": Demand(0, 0, 1)}
+    assert source.demand == {"uid-1": Demand(2, 3, 2, {"r1": 2}), "uid-2": Demand(0, 0, 1)}
     assert json.loads(source.snapshot() or "") == {
-        "pools": {"uid-1": {"busy": 2, "queued": 3, "open": 2}, "uid-2": {"busy": 0, "queued": 0, "open": 1}}
+        "pools": {
+            "uid-1": {"busy": 2, "queued": 3, "open": 2, "pods": {"r1": 2}},
+            "uid-2": {"busy": 0, "queued": 0, "open": 1, "pods": {}},
+        }
     }
 
 
@@ -83,7 +86,7 @@ async def test_nothing_is_known_while_haproxy_does_not_answer() -> None:
     assert source.demand is None
     haproxy.failure = None
     await source.poll()
-    assert source.demand == {"uid-1": Demand(1, 0, 1)}
+    assert source.demand == {"uid-1": Demand(1, 0, 1, {"r1": 2})}
 
 
 async def next_line(lines: AsyncIterator[bytes]) -> Any:
@@ -100,7 +103,10 @@ async def test_a_watcher_is_told_all_then_changes_then_what_is_gone() -> None:
         assert set(await next_line(lines)) == {"uid-1", "uid-2"}
         haproxy.stat = stat(q10_1=(4, 5, 1), q10_2=(0, 0, 1))
         await source.poll()
-        assert await next_line(lines) == {"uid-1": {"busy": 1, "queued": 4, "open": 1}}
+        assert await next_line(lines) == {"uid-1": {"busy": 1, "queued": 4, "open": 1, "pods": {"r1": 2}}}
+        lent["q10-1"] = Lent("uid-1", "demo", "score", {"r1": 2, "r2": 1})
+        await source.poll()
+        assert (await next_line(lines))["uid-1"]["pods"] == {"r1": 2, "r2": 1}
         del lent["q10-2"]
         await source.poll()
         assert await next_line(lines) == {"uid-2": None}

@@ -78,7 +78,7 @@ async def test_demand_is_offered_once_it_is_known() -> None:
         await source.poll()
         status, text = await get(f"{url}/demand")
         assert status == 200
-        assert json.loads(text) == {"pools": {"uid-1": {"busy": 1, "queued": 0, "open": 1}}}
+        assert json.loads(text) == {"pools": {"uid-1": {"busy": 1, "queued": 0, "open": 1, "pods": {}}}}
 
 
 async def test_a_watcher_gets_a_line_for_each_change_and_the_end_when_nothing_is_known_any_more() -> None:

@@ -176,6 +176,16 @@ def test_a_pod_has_the_slots_of_its_own_isolation_whatever_its_pools_is_now() ->
     assert len(only([back], [service()], [whole], {whole.uid: 4}).slots) == 4
 
 
+def test_pods_are_counted_by_revision_also_those_that_older_ones_leave_no_room() -> None:
+    p = pool(initial=2, maximum=2)
+    old = [pod_of(p, slot, revision="old", created_at=1.0) for slot in (0, 1)]
+    new, starting = pod_of(p, 0, revision="new", created_at=2.0), pod_of(p, 1, revision="new", ready=False)
+    elsewhere = replace(pod_of(p, 2, revision="new"), namespace="elsewhere")
+    found = only([p], [service()], [*old, new, starting, elsewhere], {})
+    assert found.pods == (("new", 1), ("old", 2))
+    assert {slot.server.split(":")[1] for slot in found.slots} == {one.name for one in old}
+
+
 def test_pods_of_two_revisions_in_one_slot_have_ranks_of_their_own() -> None:
     p = pool(maximum=2)
     pods = [pod_of(p, revision="old", created_at=1.0), pod_of(p, revision="new", created_at=2.0)]
