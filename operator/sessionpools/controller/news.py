@@ -15,6 +15,7 @@ import random
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, cast
 
 import kopf
@@ -54,23 +55,24 @@ async def follow(config: Config, told: Callable[[Key], None]) -> None:
 
 
 async def _operate(config: Config, registry: kopf.OperatorRegistry, stop: asyncio.Event) -> None:
-    while not stop.is_set():
-        try:
-            await kopf.operator(
-                registry=registry,
-                settings=_settings(),
-                clusterwide=not config.namespaces,
-                namespaces=config.namespaces,
-                standalone=True,
-                # kopf would make one of the user's name, and a container's user has none
-                identity=cast(Any, config.pod_name or socket.gethostname()),
-                stop_flag=stop,
-            )
-        except Exception as error:  # an ERROR in a watch, for one, is none that kopf lives through
-            log.warning("kopf ended, and is begun again", extra={"error": repr(error)})
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(BEGIN_AGAIN_SECONDS):
-                await stop.wait()
+    with ThreadPoolExecutor() as executor:  # of its own kopf leaves the threads behind
+        while not stop.is_set():
+            try:
+                await kopf.operator(
+                    registry=registry,
+                    settings=_settings(executor),
+                    clusterwide=not config.namespaces,
+                    namespaces=config.namespaces,
+                    standalone=True,
+                    # kopf would make one of the user's name, and a container's user has none
+                    identity=cast(Any, config.pod_name or socket.gethostname()),
+                    stop_flag=stop,
+                )
+            except Exception as error:  # an ERROR in a watch, for one, is none that kopf lives through
+                log.warning("kopf ended, and is begun again", extra={"error": repr(error)})
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BEGIN_AGAIN_SECONDS):
+                    await stop.wait()
 
 
 def _registry(told: Callable[[Key], object]) -> kopf.OperatorRegistry:
@@ -97,8 +99,9 @@ class _Backoffs:
             delay = min(delay * 2, BACKOFF_AT_MOST_SECONDS)
 
 
-def _settings() -> kopf.OperatorSettings:
+def _settings(executor: ThreadPoolExecutor) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
+    settings.execution.executor = executor
     settings.scanning.disabled = True  # no right to watch CRDs and namespaces is needed
     settings.posting.enabled = False  # Events are kube.events' business
     settings.networking.connect_timeout = 10

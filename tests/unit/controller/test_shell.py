@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
@@ -136,6 +137,7 @@ async def test_an_error_in_a_watch_ends_neither_the_controller_nor_its_workers(c
 
 async def test_what_changes_is_told_by_its_key(cluster: Cluster) -> None:
     told: list[Key] = []
+    before = set(threading.enumerate())
     task = asyncio.create_task(news.follow(config(), told.append))
     try:
         await cluster.until(lambda: kopf_asked(cluster, "watch") and kopf_asked(cluster, "watch", WEB_SERVICES))
@@ -145,6 +147,8 @@ async def test_what_changes_is_told_by_its_key(cluster: Cluster) -> None:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+    # the one that waited for kopf's end is this event loop's own
+    assert {thread.name for thread in set(threading.enumerate()) - before} <= {"asyncio_0"}
 
 
 def test_kopf_never_tires_of_trying() -> None:
