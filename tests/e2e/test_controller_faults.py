@@ -91,8 +91,11 @@ def test_fifty_kills_while_pools_change_leave_every_pool_as_its_spec_says(restri
             apply(web_service(pool.name, f"{DOUBLE}\n# {number}\n"), namespace=restricted)
         else:
             pool.patch(initialPoolSize=chance.randint(0, _MAXIMUM))
-        controllers = [pod["metadata"]["name"] for pod in release_pods("controller")]
-        kill(leader() if chance.random() < 0.7 else chance.choice(controllers or [""]))
+        controllers = [
+            pod["metadata"]["name"] for pod in wait_for(lambda: release_pods("controller"), 30, "controllers")
+        ]
+        holder = leader()
+        kill(holder if holder in controllers and chance.random() < 0.7 else chance.choice(controllers))
         time.sleep(chance.uniform(0.2, 2.5))
         assert most_on_a_node(pools) <= _MAXIMUM + _SURGE
     for pool in pools:
