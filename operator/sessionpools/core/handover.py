@@ -10,9 +10,10 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from sessionpools.api.v1alpha1 import Isolation, SessionPool
+from sessionpools.api.v1alpha1 import SessionPool
 from sessionpools.core.demand import Demand
 from sessionpools.core.model import PodView
+from sessionpools.core.sessions import sessions_wanted
 
 __all__ = ["LOOK_AGAIN_SECONDS", "unseen_sessions"]
 
@@ -29,5 +30,4 @@ def unseen_sessions(pool: SessionPool, revision: str, demand: Demand | None, pod
     if demand is None or demand.pods is None:
         return math.inf
     ready = sum(pod.ready and pod.owner.revision == revision for pod in alive)
-    each = max(pool.spec.initial_pool_size, 1) if pool.spec.isolation is Isolation.PROCESS else 1
-    return float(max(ready - demand.pods.get(revision, 0), 0) * each)
+    return float(sessions_wanted(pool, max(ready - demand.pods.get(revision, 0), 0)))

@@ -17,7 +17,7 @@ from sessionpools.core.handover import LOOK_AGAIN_SECONDS
 from sessionpools.core.model import NodeView, PodView, SessionReport
 from sessionpools.core.placement import Place
 from sessionpools.core.pods import settings_of
-from sessionpools.core.sessions import isolation_of, ready_sessions
+from sessionpools.core.sessions import isolation_of, ready_sessions, sessions_wanted
 from sessionpools.core.target import Blocked, Target
 
 __all__ = ["CreatePod", "DeletePod", "Plan", "SettingsPatch", "plan", "pods_wanted"]
@@ -184,7 +184,7 @@ def _retire_old(
     if not old:
         return []
     ready = {pod.uid: _worth(pool, pod, reports) for pod in [*current, *old] if pod.ready}
-    spare = sum(ready.values()) - max(_sessions_wanted(pool, wanted) - pool.spec.update.max_unavailable, 0)
+    spare = sum(ready.values()) - max(sessions_wanted(pool, wanted) - pool.spec.update.max_unavailable, 0)
     leave = [pod for pod in old if not pod.ready]
     for pod in _idle_first([pod for pod in old if pod.ready], reports):
         if ready[pod.uid] <= spare:
@@ -212,15 +212,8 @@ def _handed_over(
     return kept
 
 
-def _sessions_wanted(pool: SessionPool, pods: int) -> int:
-    """Sessions of so many pods. A Process pod counts as one at least: it makes the first one when a call comes."""
-    if pool.spec.isolation is Isolation.POD:
-        return pods
-    return pods * max(pool.spec.initial_pool_size, 1)
-
-
 def _worth(pool: SessionPool, pod: PodView, reports: Mapping[str, SessionReport]) -> int:
-    """Sessions that a ready pod stands for in a rollout, counted as `_sessions_wanted` counts."""
+    """Sessions that a ready pod stands for in a rollout, counted as `sessions_wanted` counts."""
     if pool.spec.initial_pool_size == 0:
         return 1
     return ready_sessions(pool, pod, reports.get(pod.uid))

@@ -25,7 +25,7 @@ from sessionpools.api.v1alpha1 import (
 from sessionpools.core.model import Failure, PodView, SessionReport
 from sessionpools.core.placement import Place
 from sessionpools.core.plan import pods_wanted
-from sessionpools.core.sessions import ready_sessions
+from sessionpools.core.sessions import ready_sessions, sessions_wanted
 from sessionpools.core.target import Blocked, Target
 from sessionpools.core.transitions import ROLLING_OUT, UP_TO_DATE
 
@@ -289,11 +289,9 @@ def _stalled(seen: Observation, rows: Sequence[_Row], failing: _Row | None) -> F
     if not failing.outdated:
         return Failure(failing.failure.reason, message)
     if update.max_surge and _no_room(failing.failure):
-        process = seen.pool.spec.isolation is Isolation.PROCESS
-        unavailable = max(seen.pool.spec.initial_pool_size, 1) if process else 1
         remedy = (
             "lower resources.requests of the WebService, add capacity, or set update.maxSurge 0 and "
-            f"update.maxUnavailable {unavailable}"
+            f"update.maxUnavailable {sessions_wanted(seen.pool, 1)}"
         )
         return Failure("SurgeUnschedulable", f"{message}; a new session has no room beside the old ones: {remedy}")
     return Failure("RevisionFailed", message)
