@@ -6,12 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from support.cluster import kubectl, wait_for
-from support.faults import (
-    frozen,
-    leader,
-    leading_controller,
-    release_pods,
-)
+from support.faults import frozen, leader, leading_controller, release_pods
 from support.pools import POOLS, WORKERS, Pool, publish, session_pool, web_service
 
 
