@@ -35,7 +35,8 @@ def certificate(tmp_path: Path) -> Iterator[str]:
         cwd=tmp_path, check=True, capture_output=True,
     )  # fmt: skip
     files = (f"--cert={tmp_path / 'cert'}", f"--key={tmp_path / 'key'}")
-    kubectl("create", "secret", "tls", SECRET, "-n", NAMESPACE, *files)
+    secret = kubectl("create", "secret", "tls", SECRET, "-n", NAMESPACE, *files, "--dry-run=client", "-o", "json").stdout
+    kubectl("apply", "--server-side", "-f", "-", input=secret)  # A run that was ended may have left one.
     yield (tmp_path / "cert").read_text()
     kubectl("delete", "secret", SECRET, "-n", NAMESPACE)
 
