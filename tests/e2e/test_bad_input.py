@@ -219,7 +219,7 @@ def test_a_quota_that_is_reached_is_said_and_the_pool_heals_when_it_is_raised() 
         apply(quota(0), namespace=namespace)
         wait_for(lambda: get("resourcequota", "few", namespace).get("status", {}).get("hard"), 30, "the quota is known")
         pool = publish(namespace, web_service("many"), session_pool("many"))
-        status = pool.until_stalled("PodRefused", 30)
+        status = pool.until_stalled("QuotaExceeded", 30)
         assert "exceeded quota: few" in status["nodes"][0]["message"]
         apply(quota(10), namespace=namespace)
         pool.until_success()

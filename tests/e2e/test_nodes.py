@@ -3,15 +3,13 @@ each test.
 """
 
 import contextlib
-import json
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from support.caller import Caller, caller, service_url
 from support.cluster import CLUSTER, apply, cluster_script, docker, kubectl, wait_for
-from support.faults import leading_controller, rollout_settles, stopped_node
+from support.faults import evict, leading_controller, rollout_settles, stopped_node
 from support.pools import POOLS, WORKERS, Json, Pool, publish, session_pool, web_service
 
 IMAGES = ("session-pools:dev", "session-pools-session:dev")
@@ -33,14 +31,6 @@ def tainted(node: str, taint: str) -> Iterator[None]:
         yield
     finally:
         kubectl("taint", "node", node, f"{taint}-")
-
-
-def evict(pod: Json) -> subprocess.CompletedProcess[str]:
-    """What `kubectl drain` asks the API server for."""
-    name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
-    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": namespace}}
-    path = f"/api/v1/namespaces/{namespace}/pods/{name}/eviction"
-    return kubectl("create", "--raw", path, "-f", "-", input=json.dumps(body), check=False)
 
 
 @pytest.fixture(scope="module")

@@ -222,7 +222,7 @@ async def test_a_running_phase_is_shown_while_it_is_long(sim: Simulation) -> Non
 async def test_a_refused_pod_is_reported_and_tried_again(sim: Simulation) -> None:
     sim.server.fail("create", PODS, 403, times=2, reason="Forbidden", message="exceeded quota: sessions")
     sim.apply(sim.service(), sim.pool(initial=1))
-    await sim.until(lambda: sim.condition("Stalled").get("reason") == "PodRefused")
+    await sim.until(lambda: sim.condition("Stalled").get("reason") == "QuotaExceeded")
     assert "exceeded quota" in sim.status()["nodes"][0]["message"]
     await sim.until_success()
 

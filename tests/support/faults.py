@@ -88,6 +88,14 @@ def kill(pod: Json, pattern: str) -> None:
     docker("exec", pod["spec"]["nodeName"], "kill", "-9", str(pids[0]))
 
 
+def evict(pod: Json) -> subprocess.CompletedProcess[str]:
+    """What `kubectl drain` asks the API server for."""
+    name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": namespace}}
+    path = f"/api/v1/namespaces/{namespace}/pods/{name}/eviction"
+    return kubectl("create", "--raw", path, "-f", "-", input=json.dumps(body), check=False)
+
+
 @contextlib.contextmanager
 def frozen(pod: Json, pattern: str) -> Iterator[None]:
     """The oldest process of the pod whose name matches stands still, and goes on if it is there afterwards."""

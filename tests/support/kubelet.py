@@ -50,6 +50,11 @@ class ImagePullBackOff:
 
 
 @dataclass(frozen=True)
+class CreateContainerConfigError:
+    message: str = 'secret "credentials" not found'
+
+
+@dataclass(frozen=True)
 class Unschedulable:
     message: str = "0/1 nodes are available: 1 Insufficient memory. preemption: not eligible."
 
@@ -61,7 +66,7 @@ class Evicted:
     message: str = "The node was low on resource: memory."
 
 
-Fate = Ready | NeverReady | Crash | OOMKilled | ImagePullBackOff | Unschedulable | Evicted
+Fate = Ready | NeverReady | Crash | OOMKilled | ImagePullBackOff | CreateContainerConfigError | Unschedulable | Evicted
 
 
 def make_node(
@@ -213,8 +218,12 @@ class Kubelet:
             case ImagePullBackOff(message):
                 waiting = {"waiting": {"reason": "ImagePullBackOff", "message": message}}
                 return {"containerStatuses": _containers(pod, waiting)}
+            case CreateContainerConfigError(message):
+                waiting = {"waiting": {"reason": "CreateContainerConfigError", "message": message}}
+                return {"containerStatuses": _containers(pod, waiting)}
             case Evicted(message):
-                return {"phase": "Failed", "reason": "Evicted", "message": message}
+                ended = _conditions(pod, Ready="False", ContainersReady="False")
+                return {"phase": "Failed", "reason": "Evicted", "message": message, "conditions": ended}
             case Crash(message, exit_code, reason):
                 return self._crash(pod, {"exitCode": exit_code, "reason": reason, "message": message})
             case OOMKilled(message):

@@ -17,6 +17,7 @@ from sessionpools.api import names
 from sessionpools.controller.app import App
 from sessionpools.controller.config import Config
 from sessionpools.controller.reconcile import Pace
+from sessionpools.core.backoff import Backoff
 from sessionpools.core.model import PodView, SessionReport
 from sessionpools.kube.podclient import PodClient
 from sessionpools.kube.protocol import NODES, PODS, SESSION_POOLS, WEB_SERVICES
@@ -25,7 +26,7 @@ from support.apiserver_objects import Json
 from support.kubelet import Kubelet, make_node
 
 NAMESPACE = "demo"
-PACE = Pace(status=0.02, config_map=0.05, starting=0.05, refused=0.1, room=0.3, gateway=0.5, written=0.2)
+PACE = Pace(status=0.02, config_map=0.05, starting=0.05, backoff=Backoff(0.1, 1.0), room=0.3, gateway=0.5, written=0.2)
 
 
 class SimulatedPods(PodClient):

@@ -16,6 +16,7 @@ from sessionpools.controller.metrics import Metrics
 from sessionpools.controller.reconcile import Pace
 from sessionpools.controller.store import Key, Store
 from sessionpools.controller.term import Term
+from sessionpools.core.model import PodView
 from sessionpools.kube.lease import Election
 from sessionpools.kube.podclient import PodClient
 from sessionpools.kube.protocol import KubeApi
@@ -44,7 +45,7 @@ class App:
         pace: Pace | None = None,
     ) -> None:
         self.heartbeat = time.monotonic()  # when the event loop last turned
-        self.store = Store(api, config.namespaces, self.enqueue)
+        self.store = Store(api, config.namespaces, self.enqueue, self._pod_left)
         self.metrics = metrics or Metrics()
         selector, namespace = config.gateway_selector, config.pod_namespace
         self._feed = (
@@ -109,6 +110,10 @@ class App:
         self.term = None
         if self._serving:
             self._serving.cancel()
+
+    def _pod_left(self, pod: PodView) -> None:
+        if self.term:
+            self.term.pod_left(pod)
 
     def _demand_changed(self, uids: Collection[str] | None) -> None:
         if self.term:

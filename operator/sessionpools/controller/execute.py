@@ -10,13 +10,14 @@ from sessionpools.api.v1alpha1 import SessionPool
 from sessionpools.controller.metrics import Metrics
 from sessionpools.controller.store import Store
 from sessionpools.core import pods as manifests
+from sessionpools.core.holds import POD_REFUSED, refusal
 from sessionpools.core.model import Failure
 from sessionpools.core.plan import CreatePod, DeletePod, Plan, SettingsPatch
 from sessionpools.core.target import Target
 from sessionpools.kube import protocol
 from sessionpools.kube.protocol import AlreadyExists, Conflict, Forbidden, Invalid, Json, KubeApi, NotFound
 
-__all__ = ["Executor"]
+__all__ = ["CREATES_AT_ONCE", "Executor"]
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,8 @@ T = TypeVar("T")
 # A name that is still taken by a pod on its way out is followed by the next one; more of them than this means that
 # something else makes pods of these names.
 INCARNATIONS_TRIED = 8
+# So many session pods are created in one run: the next one sees a change of the pool, and other pools have their turn.
+CREATES_AT_ONCE = 64
 
 
 class Executor:
@@ -35,8 +38,9 @@ class Executor:
         self._metrics = metrics
 
     async def execute(self, pool: SessionPool, target: Target | None, plan: Plan) -> dict[str, Failure]:
-        """Does all that `plan` says; returns why session pods were refused, by node name. A KubeError that may pass
-        (the server is away, say) is raised after everything else was tried."""
+        """Does all that `plan` says, but for creations beyond the first CREATES_AT_ONCE; returns why session pods were
+        refused, by node name. A KubeError that may pass (the server is away, say) is raised after everything else was
+        tried."""
         refused: dict[str, Failure] = {}
         work: list[Awaitable[Any]] = [self._delete(pool, delete) for delete in plan.deletes]
         work += [self._patch(patch) for patch in plan.patches]
@@ -56,6 +60,7 @@ class Executor:
         if failure:
             refused.update({create.node.name: failure for create in creates})
             return
+        others = others[: CREATES_AT_ONCE - 1]
         failures = await _all([self._create(pool, target, create) for create in others])
         refused.update({c.node.name: f for c, f in zip(others, failures, strict=True) if f})
 
@@ -82,7 +87,7 @@ class Executor:
             if self._store.awaits(pool.metadata.namespace, name):
                 return None
             try:
-                await self._api.create(protocol.PODS, body, namespace=pool.metadata.namespace)
+                await self._send_creation(pool.metadata.namespace, name, body)
             except AlreadyExists:
                 taken = await self._taken_by(pool, name)
                 if taken == "ours":
@@ -91,14 +96,21 @@ class Executor:
                     return Failure("NameTaken", f"a pod {name!r} exists that is not this pool's; delete it")
                 continue
             except (Forbidden, Invalid) as error:
-                return Failure("PodRefused", f"PodRefused: {error.message}")
+                return refusal(POD_REFUSED, error.message)
             else:
-                self._store.creation_accepted(pool.metadata.namespace, name)
                 self._metrics.pods_created.labels(**_of(pool), why=create.why).inc()
                 fields = {"pod": name, "node": create.node.name, "slot": create.slot, "why": create.why, **_of(pool)}
                 log.info("pod created", extra=fields)
                 return None
         return Failure("NameTaken", f"all names tried for slot {create.slot} are taken by pods that are being deleted")
+
+    async def _send_creation(self, namespace: str, name: str, body: Json) -> None:
+        self._store.creation_sent(namespace, name)
+        try:
+            await self._api.create(protocol.PODS, body, namespace=namespace)
+        except BaseException:  # whatever has become of it: the next run asks for it again, and is told
+            self._store.creation_failed(namespace, name)
+            raise
 
     async def _taken_by(self, pool: SessionPool, name: str) -> str:
         """Who has the name: "ours" (it is done), "leaving" (the next incarnation is free) or "other"."""
@@ -143,7 +155,7 @@ class Executor:
             except AlreadyExists:
                 await self._own_config_map(body, namespace)
         except (Forbidden, Invalid) as error:
-            return Failure("ConfigMapRefused", f"ConfigMapRefused: {error.message}")
+            return refusal("ConfigMapRefused", error.message)
         return None
 
     async def _own_config_map(self, body: Json, namespace: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sessionpools.api.v1alpha1 import SessionPool
+from sessionpools.core.backoff import doubled
 from sessionpools.core.model import PodView, SessionReport
 from sessionpools.core.reports import reports_wanted
 from sessionpools.kube.podclient import PodClient
@@ -50,7 +51,7 @@ class Inquiry:
         for pod in due:
             failures = 0 if pod.uid in answers else self._unanswered.get(pod.uid, 0) + 1
             self._unanswered[pod.uid] = failures
-            self._next_at[pod.uid] = now + min(interval * 2.0**failures, BACKOFF_AT_MOST_SECONDS)
+            self._next_at[pod.uid] = now + doubled(interval, BACKOFF_AT_MOST_SECONDS, failures)
         self.reports |= answers
         self.idle = {uid: 0.0 if report.busy_sessions else report.idle_seconds for uid, report in answers.items()}
         for pod in due:

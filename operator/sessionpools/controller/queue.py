@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, Hashable
 from itertools import count
 from typing import Generic, TypeVar
 
+from sessionpools.core.backoff import doubled
+
 __all__ = ["WorkQueue"]
 
 BACKOFF_FIRST_SECONDS = 0.5
@@ -135,7 +137,7 @@ class WorkQueue(Generic[K]):
 
     def _backoff(self, key: K) -> float:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
-        delay = min(BACKOFF_FIRST_SECONDS * 2.0 ** (failures - 1), BACKOFF_AT_MOST_SECONDS)
+        delay = doubled(BACKOFF_FIRST_SECONDS, BACKOFF_AT_MOST_SECONDS, failures - 1)
         return delay * self._rng.uniform(0.75, 1.25)
 
 

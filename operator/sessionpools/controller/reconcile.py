@@ -5,21 +5,23 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from sessionpools.api import names
 from sessionpools.api.v1alpha1 import SessionPool, SessionPoolStatus, WebService
 from sessionpools.controller.config import Config
-from sessionpools.controller.execute import Executor
+from sessionpools.controller.execute import CREATES_AT_ONCE, Executor
 from sessionpools.controller.inquiry import Inquiry
 from sessionpools.controller.metrics import Metrics
 from sessionpools.controller.report import Reporter
-from sessionpools.controller.store import Key, Store, pool_key, service_key
+from sessionpools.controller.store import Key, Kind, Store, pool_key, service_key
 from sessionpools.core import naming
+from sessionpools.core.backoff import Backoff
 from sessionpools.core.demand import Demand, Wish, elastic, retirable, wishes
 from sessionpools.core.handover import unseen_sessions
+from sessionpools.core.holds import Holds
 from sessionpools.core.keys import key_of, service_of
-from sessionpools.core.model import Failure
+from sessionpools.core.model import PodView
 from sessionpools.core.placement import Place, place
 from sessionpools.core.plan import Plan, plan
 from sessionpools.core.revision import CodeFiles
@@ -34,8 +36,9 @@ __all__ = ["Pace", "PoolReconciler"]
 
 log = logging.getLogger(__name__)
 
-# So many session pods are created in one run: the next one sees a change of the pool, and other pools have their turn.
-CREATES_AT_ONCE = 64
+# Of a node where session pods are refused or deleted (core.holds): at most what the kubelet lets a container wait that
+# fails (MaxContainerBackOff).
+BACKOFF = Backoff(15.0, 300.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +48,11 @@ class Pace:
     status: float = 1.0  # between two status writes of a pool, at least
     config_map: float = 5.0  # users' ConfigMaps are read, not watched: that would take every ConfigMap there is
     starting: float = 3.0  # starting pods are asked for their phase
-    refused: float = 15.0  # a pod that the API server refused is tried again
+    backoff: Backoff = BACKOFF
     # After a pod has left a node the scheduler tries those that wait for room again: after a back-off of 10 s at most
-    # (podMaxBackoffSeconds), and a pod that was refused for a quota comes again after `refused`.
-    room: float = 20.0
+    # (podMaxBackoffSeconds), and a pod that was refused for a quota comes again at once, and after 23 s at most if that
+    # was too early: the quota's controller has to see it first.
+    room: float = 25.0
     gateway: float = 30.0  # a rollout waits for gateways that do not answer; one takes over within 10 s
     written: float = 5.0  # the watch shows a status that was written within this time
 
@@ -68,8 +72,11 @@ class _Memory:
 
     uid: str
     inquiry: Inquiry = field(default_factory=Inquiry)
-    refused: dict[str, Failure] = field(default_factory=dict)
-    refused_at: float = 0.0
+    holds: Holds = field(default_factory=Holds)
+    made_for: tuple[int, str] = (0, "")  # generation and revision that the holds are about
+    deleted: set[str] = field(default_factory=set)  # uids of pods that are there and that this controller has deleted
+    taken: list[PodView] = field(default_factory=list)  # that somebody else has deleted since the last run
+    standing: frozenset[str] = frozenset()  # uids of the pods that took of a quota at the last run
     status: SessionPoolStatus | None = None  # as last written, until the watch shows it
     written_at: float = -1e9
     code: _Code | None = None
@@ -125,10 +132,12 @@ class PoolReconciler:
         services = self._store.services_of(key_of(pool))
         goal = await self._target(pool, services, memory)
         seen, by_demand, ask_again = await self._observe(pool, goal, memory)
-        steps = plan(pool, goal, seen.places, seen.pods, seen.reports, seen.now, by_demand, self._unseen(seen, memory))
+        not_before = memory.holds.not_before(self._pace.backoff, memory.uid)
+        unseen = self._unseen(seen, memory)
+        steps = plan(pool, goal, seen.places, seen.pods, seen.reports, seen.now, by_demand, unseen, not_before)
         # The status says what was observed before the plan. That it can not be written is no reason not to act.
         report, act = await asyncio.gather(
-            self._report(seen, memory), self._act(pool, goal, steps, memory), return_exceptions=True
+            self._report(seen, memory), self._act(seen, steps, memory), return_exceptions=True
         )
         if isinstance(act, BaseException):
             raise act
@@ -140,10 +149,17 @@ class PoolReconciler:
             report,
             act,
             steps.look_again_seconds,
+            *(at - seen.now for at in not_before.values() if at > seen.now and math.isfinite(at)),
             self._pace.config_map if memory.code else None,
             ask_again,
             await self._collect_garbage(seen, memory),
         )
+
+    def pod_left(self, pod: PodView) -> None:
+        """A session pod has begun to leave, whoever deletes it."""
+        memory = self._memory.get(Key(Kind.POOL, pod.namespace, pod.owner.pool))
+        if memory and memory.uid == pod.owner.pool_uid and pod.uid not in memory.deleted:
+            memory.taken.append(pod)
 
     def progress(self, pool: SessionPool, service: WebService) -> tuple[SessionPool, int | None]:
         """The pool with its newest status, be it ahead of the watch, and the generation of the service that this status
@@ -208,26 +224,43 @@ class PoolReconciler:
         all_places = (place(pool.spec.placement, node) for node in self._store.nodes.values())
         places: dict[str, Place] = {p.node.name: p for p in all_places if p.compute_node or p.node.name in holding}
         revision = goal.revision.name if isinstance(goal, Target) else ""
+        self._hold(pool, revision, places, pods, memory)
+        held = memory.holds.waiting(self._pace.backoff, memory.uid, self._clock())
         inquiry, now, interval = memory.inquiry, self._monotonic(), self._pace.starting
         by_demand: Mapping[str, Wish] | None = None
         if self._demand and elastic(pool) and isinstance(goal, Target):
             demand, before = self._demand(pool.metadata.uid), memory.sessions
-            by_demand = wishes(pool, revision, demand, places, pods, before, {}, self._clock())
+            by_demand = wishes(pool, revision, demand, places, pods, before, {}, self._clock(), held)
             idle = retirable(pool, revision, demand, places, pods, before)
             sessions = {node: wish.sessions for node, wish in by_demand.items()}
             again = await inquiry.ask(self._pod_client, pool, revision, pods, now, interval, sessions, idle)
             now_asked = self._demand(pool.metadata.uid)  # pods may have taken a second to answer
             if now_asked != demand or inquiry.idle:
-                by_demand = wishes(pool, revision, now_asked, places, pods, before, inquiry.idle, self._clock())
+                by_demand = wishes(pool, revision, now_asked, places, pods, before, inquiry.idle, self._clock(), held)
             memory.sessions = {node: wish.sessions for node, wish in by_demand.items()}
         else:
             memory.sessions = {}  # of an isolation that was
             again = await inquiry.ask(self._pod_client, pool, revision, pods, now, interval)
         memory.left = {node: at for node, at in memory.left.items() if now - at < self._pace.room}
         memory.left |= {pod.owner.node: now for pod in pods if pod.deleting and not pod.ended}
-        reports, refused, left = dict(inquiry.reports), dict(memory.refused), frozenset(memory.left)
-        seen = Observation(pool, goal, places, pods, reports, refused, left, self._clock())
+        reports, left, epoch = dict(inquiry.reports), frozenset(memory.left), self._clock()
+        failures = memory.holds.failures(self._pace.backoff, memory.uid, epoch)
+        seen = Observation(pool, goal, places, pods, reports, failures, left, epoch)
         return seen, by_demand, _soonest(again, self._pace.room if left else None)
+
+    def _hold(
+        self, pool: SessionPool, revision: str, places: Mapping[str, Place], pods: Sequence[PodView], memory: _Memory
+    ) -> None:
+        """Takes what has happened since the last run into the pool's holds."""
+        made_for = (pool.metadata.generation, revision)
+        holds = memory.holds if made_for == memory.made_for else Holds()
+        taken, memory.taken, memory.made_for = memory.taken, [], made_for
+        memory.deleted &= {pod.uid for pod in pods}
+        standing = frozenset(pod.uid for pod in pods if not pod.ended)
+        if memory.standing - standing:
+            holds = holds.with_room()
+        memory.standing = standing
+        memory.holds = holds.of(places).after_deletions(taken, self._clock(), self._pace.backoff, memory.uid)
 
     def _unseen(self, seen: Observation, memory: _Memory) -> float:
         """The new sessions of a rollout that have to be taken in by a gateway before as many old ones go. One that does
@@ -251,20 +284,17 @@ class PoolReconciler:
 
     # --- act and report ---------------------------------------------------------------------------------------------
 
-    async def _act(self, pool: SessionPool, goal: Target | Blocked, steps: Plan, memory: _Memory) -> float | None:
+    async def _act(self, seen: Observation, steps: Plan, memory: _Memory) -> float | None:
         """Carries the plan out; returns when the rest of it is due."""
-        now = self._monotonic()
-        held = memory.refused_at + self._pace.refused - now
-        if memory.refused and held > 0:
-            await self._executor.execute(pool, None, replace(steps, creates=()))
-            return held
-        batch = replace(steps, creates=steps.creates[:CREATES_AT_ONCE])
-        refused = await self._executor.execute(pool, goal if isinstance(goal, Target) else None, batch)
-        changed = refused != memory.refused
-        memory.refused, memory.refused_at = refused, now
-        if changed or (len(steps.creates) > len(batch.creates) and not refused):
-            return 0.0
-        return self._pace.refused if refused else None
+        memory.deleted |= {delete.pod.uid for delete in steps.deletes}
+        goal = seen.target if isinstance(seen.target, Target) else None
+        refused = await self._executor.execute(seen.pool, goal, steps)
+        waiting = memory.holds.waiting(self._pace.backoff, memory.uid, seen.now)
+        tried = {create.node.name for create in steps.creates[:CREATES_AT_ONCE]} | refused.keys()
+        before, memory.holds = memory.holds, memory.holds.after_creating(tried, refused, waiting, self._clock())
+        if before.refused != memory.holds.refused or len(steps.creates) > CREATES_AT_ONCE:
+            return 0.0  # what is said of the nodes has changed, or the rest is due
+        return None
 
     async def _report(self, seen: Observation, memory: _Memory) -> float | None:
         """Writes the status if it differs, at most once a second; returns when to come back for it."""
@@ -298,7 +328,7 @@ class PoolReconciler:
                     )
         except KubeError as error:  # NotFound among them: somebody else was faster
             log.info("old code not collected", extra={"pool": seen.pool.metadata.name, "error": str(error)})
-            return self._pace.refused
+            return self._pace.backoff.first_seconds
         memory.collected = goal.revision.name
         return None
 

@@ -65,9 +65,17 @@ class _ByKey(Generic[M]):
 
 
 class Store:
-    def __init__(self, api: KubeApi, namespaces: Sequence[str], enqueue: Callable[[Key], None]) -> None:
+    def __init__(
+        self,
+        api: KubeApi,
+        namespaces: Sequence[str],
+        enqueue: Callable[[Key], None],
+        left: Callable[[PodView], None] = lambda pod: None,
+    ) -> None:
+        """`left` is told of each session pod once, when it begins to leave, whoever deletes it."""
         scope = list(namespaces) or None
         self._enqueue = enqueue
+        self._left = left
         self._pools_by_key: _ByKey[SessionPool] = _ByKey()
         self._services_by_key: _ByKey[WebService] = _ByKey()
         self._pods: defaultdict[str, dict[str, PodView]] = defaultdict(dict)
@@ -124,16 +132,20 @@ class Store:
             if pod.namespace == pool.metadata.namespace
         ]
 
-    def creation_accepted(self, namespace: str, name: str) -> None:
+    def creation_sent(self, namespace: str, name: str) -> None:
+        """To be said before the request is sent: the watch may be faster than the answer, and may even have shown that
+        the pod is gone by then."""
         now = time.monotonic()
         while self._created and now - next(iter(self._created.values())) >= SHOWN_WITHIN_SECONDS:
             del self._created[next(iter(self._created))]  # the oldest comes first; this one was never shown
         self._created.pop((namespace, name), None)
-        if self.pods.get(namespace, name) is None:  # else the watch was faster than the answer
-            self._created[namespace, name] = now
+        self._created[namespace, name] = now
+
+    def creation_failed(self, namespace: str, name: str) -> None:
+        self._created.pop((namespace, name), None)
 
     def awaits(self, namespace: str, name: str) -> bool:
-        """Whether this pod was created and the watch has not shown it yet."""
+        """Whether this pod's creation was sent, and the watch has not shown it yet."""
         return time.monotonic() - self._created.get((namespace, name), -1e9) < SHOWN_WITHIN_SECONDS
 
     def deletion_accepted(self, pod: PodView) -> None:
@@ -182,6 +194,8 @@ class Store:
             if not of_pool:
                 del self._pods[old.owner.pool_uid]
             self._deleting.discard(old.uid)
+        if old is not None and old.alive and not (new and new.uid == old.uid and not new.deleting):
+            self._left(old)
         if new is not None:
             self._created.pop((new.namespace, new.name), None)
             self._pods[new.owner.pool_uid][new.uid] = new

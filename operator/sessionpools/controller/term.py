@@ -19,6 +19,7 @@ from sessionpools.controller.report import Reporter
 from sessionpools.controller.services import ServiceReconciler
 from sessionpools.controller.store import Key, Kind, Store, pool_key
 from sessionpools.core.demand import SETTLE_SECONDS, Demand, elastic, look_again
+from sessionpools.core.model import PodView
 from sessionpools.kube.events import EventRecorder
 from sessionpools.kube.podclient import PodClient
 from sessionpools.kube.protocol import KubeApi, KubeError
@@ -27,7 +28,9 @@ __all__ = ["Term"]
 
 log = logging.getLogger(__name__)
 
-WORKERS = 8
+# They mostly wait: for the API server, of which the client asks no more than so many writes at a time, or for session
+# pods that do not answer, up to a second a pool. As many pools of silent pods keep the other pools waiting.
+WORKERS = 32
 # Everything is looked at again this often, in case a change was missed for a reason that nobody thought of.
 RESYNC_SECONDS = 600.0
 # More calls than sessions are no news for so long, unless the number of session pods has changed.
@@ -73,6 +76,10 @@ class Term:
             for key in self._store.all_keys():
                 self.queue.add(key)
             await asyncio.sleep(RESYNC_SECONDS)
+
+    def pod_left(self, pod: PodView) -> None:
+        """As Store says it, before the pod's pool is looked at for it."""
+        self._pools.pod_left(pod)
 
     def demand_changed(self, uids: Collection[str] | None) -> None:
         """Pools for which the demand decides something now, or will when sessions have been idle for long enough."""

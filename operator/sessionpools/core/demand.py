@@ -15,7 +15,7 @@ While the demand is not known (no gateway answers) nothing grows and nothing ret
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
 
@@ -60,8 +60,8 @@ class _Node:
     here: list[PodView]  # alive
     sessions: int  # that it should have, before anything changes
     starting: int
-    failing: int  # of those that are here
-    stuck: bool  # one of its pods does not start, or has ended and is not replaced yet
+    failing: int  # of those that are here; with those that are missing, where none is created now
+    stuck: bool  # one of its pods does not start, or has ended and is not replaced yet, or none is created now
     rolling: bool
     room: int  # how many more maxPoolSize allows
 
@@ -97,11 +97,12 @@ def wishes(
     before: Mapping[str, int],
     idle: Mapping[str, float],
     now: float,
+    held: Collection[str] = (),
 ) -> dict[str, Wish]:
     """What each node of `places` should have. `before` is what this said of them last, as far as known: during a
     rollout the pods that are there do not tell how many are wanted. `idle` is for how many seconds pods (by uid) that
-    were asked just now have been idle."""
-    nodes = _nodes(pool, revision, places, pods, before)
+    were asked just now have been idle; `held` nodes get no session pod now (core.holds)."""
+    nodes = _nodes(pool, revision, places, pods, before, held)
     if demand is None:
         return {name: Wish(node.sessions) for name, node in nodes.items()}
     missing = demand.calls - sum(node.capacity for node in nodes.values())
@@ -170,15 +171,21 @@ def _nodes(
     places: Mapping[str, Place],
     pods: Sequence[PodView],
     before: Mapping[str, int],
+    held: Collection[str] = (),
 ) -> dict[str, _Node]:
     by_node: dict[str, list[PodView]] = {name: [] for name in places}
     for pod in pods:
         if pod.owner.node in by_node:
             by_node[pod.owner.node].append(pod)
-    return {name: _node(pool, revision, places[name], found, before.get(name)) for name, found in by_node.items()}
+    return {
+        name: _node(pool, revision, places[name], found, before.get(name), name in held)
+        for name, found in by_node.items()
+    }
 
 
-def _node(pool: SessionPool, revision: str, place: Place, pods: Sequence[PodView], before: int | None) -> _Node:
+def _node(
+    pool: SessionPool, revision: str, place: Place, pods: Sequence[PodView], before: int | None, held: bool
+) -> _Node:
     spec = pool.spec
     here = [pod for pod in pods if pod.alive and pod.owner.node_uid == place.node.uid]
     old = sum(pod.owner.revision != revision for pod in here)
@@ -196,8 +203,8 @@ def _node(pool: SessionPool, revision: str, place: Place, pods: Sequence[PodView
         here=here,
         sessions=sessions,
         starting=sum(not pod.ready for pod in here) + max(sessions - len(here), 0),
-        failing=failing,
-        stuck=failing > 0 or ended,
+        failing=failing + (max(sessions - len(here), 0) if held else 0),
+        stuck=failing > 0 or ended or held,
         rolling=old > 0,
         room=spec.max_pool_size - sessions - leaving,
     )

@@ -1,17 +1,18 @@
 """What to do next for one pool: the pure middle of the reconciler.
 
-`plan()` looks at each node by itself; nothing in it waits, retries or counts. It may be called with a cache that lags
-behind: it then asks for what has been done already, and deterministic names (core.naming) and the uid in each deletion
-make that harmless.
+`plan()` looks at each node by itself; nothing in it waits, retries or counts (core.holds does). It may be called with a
+cache that lags behind: it then asks for what has been done already, and deterministic names (core.naming) and the uid
+in each deletion make that harmless.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Final
 
 from sessionpools.api.v1alpha1 import Isolation, SessionPool
-from sessionpools.core import naming
+from sessionpools.core.backoff import Backoff
 from sessionpools.core.demand import Wish
 from sessionpools.core.handover import LOOK_AGAIN_SECONDS
 from sessionpools.core.model import NodeView, PodView, SessionReport
@@ -27,7 +28,8 @@ __all__ = ["CreatePod", "DeletePod", "Plan", "SettingsPatch", "plan", "pods_want
 # long was no part of such a series.
 REPLACE_FIRST_SECONDS: Final = 15.0
 REPLACE_AGAIN_SECONDS: Final = 300.0
-REPLACE_AT_MOST_SECONDS: Final = 1800.0
+_REPLACE_FIRST: Final = Backoff(REPLACE_FIRST_SECONDS, REPLACE_FIRST_SECONDS)
+_REPLACE_AGAIN: Final = Backoff(REPLACE_AGAIN_SECONDS, 1800.0)
 LIVED_LONG_SECONDS: Final = 600.0
 OLD_REVISION: Final = "OldRevision"
 
@@ -57,8 +59,8 @@ class Plan:
     creates: tuple[CreatePod, ...] = ()
     deletes: tuple[DeletePod, ...] = ()
     patches: tuple[SettingsPatch, ...] = ()
-    # seconds until something that only time changes is due (the replacement of an ended pod); None: never
-    look_again_seconds: float | None = None
+    # seconds until something that only time changes is due (the replacement of an ended pod, the end of a hold)
+    look_again_seconds: float | None = None  # None: never
 
 
 def pods_wanted(pool: SessionPool) -> int:
@@ -77,10 +79,12 @@ def plan(
     now: float,
     wishes: Mapping[str, Wish] | None = None,
     unseen: float = 0.0,
+    not_before: Mapping[str, float] | None = None,
 ) -> Plan:
     """`places` by node name, `pods` all of this pool, `reports` by pod uid as far as known, `now` in epoch seconds.
     `wishes` by node name is what demand asks for; without it each node has what `pods_wanted` says. `unseen` is how
-    many new sessions of a rollout no gateway has yet (core.handover)."""
+    many new sessions of a rollout no gateway has yet (core.handover). `not_before` by node name is when a node gets the
+    next session pod, in epoch seconds (core.holds); those that are there are dealt with meanwhile."""
     if pool.metadata.deletion_timestamp:
         return Plan()  # the garbage collector removes what the pool owns
     if isinstance(target, Blocked) and not target.retire:
@@ -93,6 +97,7 @@ def plan(
         _plan_node(pool, target, places.get(node), found, reports, now, (wishes or {}).get(node, wish))
         for node, found in by_node.items()
     ]
+    parts = [_held_back(part, not_before or {}, now) for part in parts]
     waits = [part.look_again_seconds for part in parts if part.look_again_seconds is not None]
     deletes = [delete for part in parts for delete in part.deletes]
     handed_over = _handed_over(pool, deletes, reports, unseen)
@@ -154,6 +159,15 @@ def _plan_node(
     whys = ("Rollout" if old else "Initial" if n < pods_wanted(pool) else "Demand" for n in count(len(current)))
     creates = _fill(target.revision.name, place.node, missing, [*current, *held], pods, whys)
     return Plan(tuple(creates), (*deletes, *replaced), look_again_seconds=due)
+
+
+def _held_back(part: Plan, not_before: Mapping[str, float], now: float) -> Plan:
+    """A node's plan without the session pods that it is too early for."""
+    held = max((not_before.get(create.node.name, now) - now for create in part.creates), default=0.0)
+    if held <= 0:
+        return part
+    waits = [wait for wait in (held, part.look_again_seconds) if wait is not None and math.isfinite(wait)]
+    return replace(part, creates=(), look_again_seconds=min(waits, default=None))
 
 
 def _room(
@@ -243,11 +257,7 @@ def _replace_ended(
     held, replaced, waits = [], [], []
     for pod in ended:
         again = 0 if pod.ended_at - pod.created_at > LIVED_LONG_SECONDS else pod.owner.incarnation
-        delay = (
-            min(REPLACE_AGAIN_SECONDS * 2.0 ** (again - 1), REPLACE_AT_MOST_SECONDS) if again else REPLACE_FIRST_SECONDS
-        )
-        # Up to half as much more, so that the pods of a node that failed do not all come back at one moment.
-        delay *= 1 + int(naming.digest(pod.uid), 16) % 1000 / 2000
+        delay = _REPLACE_AGAIN.seconds(again, pod.uid) if again else _REPLACE_FIRST.seconds(1, pod.uid)
         left = pod.ended_at + delay - now
         if pod.owner.revision == revision and left > 0:
             held.append(pod)

@@ -22,6 +22,7 @@ from sessionpools.api.v1alpha1 import (
     SessionPoolStatus,
     State,
 )
+from sessionpools.core.holds import QUOTA_EXCEEDED
 from sessionpools.core.model import Failure, PodView, SessionReport
 from sessionpools.core.placement import Place
 from sessionpools.core.plan import pods_wanted
@@ -41,8 +42,8 @@ LONG_CREATION_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """All that a pool's status is made of. `places` by node name, `reports` by pod uid, `refused` by node name: why the
-    API server did not take a session pod there. `left`: nodes that pods of the pool have left a moment ago, so that
+    """All that a pool's status is made of. `places` by node name, `reports` by pod uid, `held` by node name: why no
+    session pod is created there (core.holds). `left`: nodes that pods of the pool have left a moment ago, so that
     neither the scheduler nor a quota may have been asked since."""
 
     pool: SessionPool
@@ -50,7 +51,7 @@ class Observation:
     places: Mapping[str, Place]
     pods: Sequence[PodView]
     reports: Mapping[str, SessionReport] = field(default_factory=dict)
-    refused: Mapping[str, Failure] = field(default_factory=dict)
+    held: Mapping[str, Failure] = field(default_factory=dict)
     left: Collection[str] = ()
     now: float = 0.0  # seconds since the epoch
 
@@ -168,8 +169,8 @@ def _row(seen: Observation, name: str, pods: Sequence[PodView]) -> _Row:
 def _failure(seen: Observation, node: str, pods: Sequence[PodView]) -> Failure | None:
     """The newest revision's failure speaks for the node. An older one's does not last, as what has it is replaced; nor
     does want of room while pods are on their way out."""
-    if node in seen.refused:
-        return _unless_others_leave(seen, node, seen.refused[node], pods)
+    if node in seen.held:
+        return _unless_others_leave(seen, node, seen.held[node], pods)
     failed = [pod for pod in pods if pod.failure and not pod.ready and not pod.deleting]
     current = [pod for pod in pods if pod.owner.revision == seen.revision and not pod.deleting]
     if any(pod.ready for pod in current):  # what is old and fails will be replaced
@@ -190,9 +191,7 @@ def _unless_others_leave(seen: Observation, node: str, failure: Failure, pods: S
 
 def _no_room(failure: Failure) -> bool:
     """Whether the node or the namespace has not what a session pod requests."""
-    return failure.reason == "Unschedulable" or (
-        failure.reason == "PodRefused" and "exceeded quota" in failure.message
-    )  # fmt: skip
+    return failure.reason in ("Unschedulable", QUOTA_EXCEEDED)
 
 
 def _message(seen: Observation, place: Place | None, pods: Sequence[PodView], failure: Failure | None) -> str:

@@ -1,4 +1,7 @@
-"""Asks session pods on their control port what they do. One that does not answer in time has no report."""
+"""Asks session pods on their control port what they do. One that does not answer in time has no report.
+
+All that are asked for at a time are asked at once: how many those are is for the caller to bound.
+"""
 
 import asyncio
 import json
@@ -14,7 +17,6 @@ from sessionpools.core.model import PodView, SessionReport
 __all__ = ["PodClient"]
 
 TIMEOUT_SECONDS = 1.0
-AT_ONCE = 16
 ANSWER_AT_MOST_BYTES = 256 * 1024  # the pod runs users' code: what it says is bounded and checked
 
 
@@ -22,7 +24,6 @@ class PodClient:
     def __init__(self, port: int = names.CONTROL_PORT) -> None:
         self._port = port
         self._session: aiohttp.ClientSession | None = None
-        self._slots = asyncio.Semaphore(AT_ONCE)
 
     async def reports(self, pods: Iterable[PodView]) -> dict[str, SessionReport]:
         """What the pods that answered said, by pod uid."""
@@ -43,11 +44,13 @@ class PodClient:
     async def _get(self, pod: PodView, path: str) -> Any:
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
-            self._session = aiohttp.ClientSession(timeout=timeout, trust_env=False)
+            # No limit of connections in common: the silent pods of one pool would have the others' pods wait.
+            connector = aiohttp.TCPConnector(limit=0)
+            self._session = aiohttp.ClientSession(timeout=timeout, connector=connector, trust_env=False)
         host = f"[{pod.address}]" if ":" in pod.address else pod.address
         url = f"http://{host}:{self._port}{path}"
         try:
-            async with self._slots, self._session.get(url, allow_redirects=False) as response:
+            async with self._session.get(url, allow_redirects=False) as response:
                 body = await response.content.read(ANSWER_AT_MOST_BYTES + 1)
                 while len(body) <= ANSWER_AT_MOST_BYTES and (more := await response.content.read(65536)):
                     body += more

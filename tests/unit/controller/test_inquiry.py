@@ -52,6 +52,14 @@ async def test_one_that_does_not_answer_is_asked_less_and_less_often() -> None:
     assert waits[-1] == BACKOFF_AT_MOST_SECONDS
 
 
+async def test_one_that_has_not_answered_for_weeks_is_asked_all_the_same() -> None:
+    client, inquiry, now = Pods(None), Inquiry(), 0.0
+    for _ in range(1100):  # 2.0 ** 1024 is an OverflowError
+        now += BACKOFF_AT_MOST_SECONDS
+        await inquiry.ask(client, P, T.revision.name, [pod(T, P, 0)], now, 3.0)
+    assert len(client.asked) == 1100
+
+
 async def test_one_that_may_retire_is_asked_when_it_can_have_been_idle_for_long_enough() -> None:
     client, inquiry = Pods(SessionReport(1, 0, "ready", 1.0, 1, 1, idle_seconds=100.0)), Inquiry()
     grown = pod(T, P, 3)

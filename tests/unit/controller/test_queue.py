@@ -104,6 +104,17 @@ async def test_a_failure_comes_back_later_and_is_told() -> None:
         assert (worker.seen, worker.errors) == (["a", "a"], ["a"])
 
 
+async def test_a_key_that_has_failed_for_days_does_not_end_the_queue() -> None:
+    async with queue() as (q, worker):
+        q._failures["a"] = 5000  # 2.0 ** 1024 is an OverflowError
+        worker.fail["a"] = 1
+        q.add("a")
+        await until(worker, 1)
+        q.add("b")
+        await until(worker, 2)
+        assert worker.errors == ["a"]
+
+
 async def test_a_key_can_ask_to_come_back_and_an_earlier_date_wins() -> None:
     async with queue() as (q, worker):
         worker.again["a"] = 60.0

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sessionpools.api.v1alpha1 import SessionPool, WebService
 from sessionpools.controller.store import SHOWN_WITHIN_SECONDS, Key, Kind, Store
+from sessionpools.core.model import PodView
+from support import builders
 
 
 @pytest.fixture
@@ -81,22 +84,76 @@ def test_a_pod_that_was_created_and_never_shown_is_awaited_for_a_while_and_then_
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     for number in range(3):
-        store.creation_accepted("a", f"pod-{number}")
+        store.creation_sent("a", f"pod-{number}")
     assert store.awaits("a", "pod-0") and not store.awaits("a", "pod-3")
     now += SHOWN_WITHIN_SECONDS
     assert not store.awaits("a", "pod-0")
-    store.creation_accepted("a", "pod-3")
+    store.creation_sent("a", "pod-3")
     assert list(store._created) == [("a", "pod-3")]
+
+
+def test_a_pod_that_came_and_went_before_its_creation_was_answered_is_not_awaited(store: Store) -> None:
+    p = builders.pool(1, 1)
+    shown = builders.pod(builders.target_of(p), p, 0)
+    store.creation_sent(shown.namespace, shown.name)
+    assert store.awaits(shown.namespace, shown.name)
+    store.pods._on_change(None, shown)
+    store.pods._on_change(shown, None)
+    assert not store.awaits(shown.namespace, shown.name)
+
+
+def test_a_pod_whose_creation_failed_is_not_awaited(store: Store) -> None:
+    store.creation_sent("a", "pod-0")
+    store.creation_failed("a", "pod-0")
+    assert not store.awaits("a", "pod-0")
+
+
+class TestPodsThatLeave:
+    """It is said of each once, when it begins to."""
+
+    P = builders.pool(1, 1)
+    POD = builders.pod(builders.target_of(P), P, 0)
+
+    @pytest.fixture
+    def left(self) -> list[str]:
+        return []
+
+    @pytest.fixture
+    def changed(self, left: list[str]) -> Callable[[PodView | None, PodView | None], None]:
+        unused: Any = None
+        return Store(unused, [], lambda key: None, lambda pod: left.append(pod.uid)).pods._on_change
+
+    def test_one_that_is_deleted_with_grace(self, changed: Any, left: list[str]) -> None:
+        going = replace(self.POD, deleting=True)
+        changed(None, self.POD)
+        changed(self.POD, replace(self.POD, ready=False))
+        assert left == []
+        changed(self.POD, going)
+        changed(going, None)
+        assert left == [self.POD.uid]
+
+    def test_one_that_is_deleted_at_once_or_replaced_under_its_name(self, changed: Any, left: list[str]) -> None:
+        changed(None, self.POD)
+        changed(self.POD, replace(self.POD, uid="other"))
+        assert left == [self.POD.uid]
+        changed(replace(self.POD, uid="other"), None)
+        assert left == [self.POD.uid, "other"]
+
+    def test_not_one_that_had_ended(self, changed: Any, left: list[str]) -> None:
+        ended = replace(self.POD, ended=True)
+        changed(self.POD, ended)
+        changed(ended, None)
+        assert left == []
 
 
 def test_a_pod_that_was_created_again_is_awaited_from_then_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    store.creation_accepted("a", "pod-0")
+    store.creation_sent("a", "pod-0")
     now += SHOWN_WITHIN_SECONDS / 2
-    store.creation_accepted("a", "pod-1")
-    store.creation_accepted("a", "pod-0")
+    store.creation_sent("a", "pod-1")
+    store.creation_sent("a", "pod-0")
     now += SHOWN_WITHIN_SECONDS / 2
-    store.creation_accepted("a", "pod-2")
+    store.creation_sent("a", "pod-2")
     assert store.awaits("a", "pod-0")
     assert list(store._created) == [("a", "pod-1"), ("a", "pod-0"), ("a", "pod-2")]

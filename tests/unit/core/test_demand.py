@@ -1,6 +1,6 @@
 """How many sessions each node should have, by what is asked of the pool."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import pytest
@@ -29,9 +29,10 @@ def wished(
     *,
     before: Mapping[str, int] | None = None,
     idle: Mapping[str, float] | None = None,
+    held: Collection[str] = (),
 ) -> dict[str, Wish]:
     revision = target_of(pool_).revision.name
-    return wishes(pool_, revision, demand, places(pool_, *nodes), pods, before or {}, idle or {}, NOW)
+    return wishes(pool_, revision, demand, places(pool_, *nodes), pods, before or {}, idle or {}, NOW, held)
 
 
 def sessions(of: Mapping[str, Wish]) -> dict[str, int]:
@@ -48,6 +49,13 @@ def planned(pool_: SessionPool, nodes: list[NodeView], pods: list[PodView], by_d
 
 
 class TestGrowth:
+    def test_a_node_that_gets_no_session_pod_now_does_not_grow_and_its_calls_go_to_the_others(self) -> None:
+        p = pool(2, 8)
+        nodes = [big("worker-1"), big("worker-2")]
+        there = [pod(target_of(p), p, slot, on="worker-2") for slot in range(2)]
+        found = wished(p, Demand(2, 3), nodes, there, held=["worker-1"])
+        assert sessions(found) == {"worker-1": 2, "worker-2": 5}
+
     def test_without_calls_a_node_has_its_initial_sessions(self) -> None:
         assert sessions(wished(pool(2, 8), Demand(0, 0), [big()], [])) == {"worker-1": 2}
 

@@ -1,5 +1,6 @@
 """What is done next for a pool, node by node."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -239,6 +240,35 @@ class TestEndedPods:
             if plan(p, t, places(p, node()), [there], {}, float(second)).creates:
                 started, incarnation, uids = float(second), incarnation + 1, uids + 1
         assert uids == 2
+
+
+class TestHeldNodes:
+    def test_a_node_gets_no_session_before_its_time_and_the_others_do(self) -> None:
+        p = pool(1, 4)
+        result = held(p, [], {"worker-1": NOW + 30})
+        assert slots(result) == [("worker-2", 0, 0)]
+        assert result.look_again_seconds == 30
+
+    def test_it_gets_one_when_its_time_has_come(self) -> None:
+        assert len(held(pool(1, 4), [], {"worker-1": NOW}).creates) == 2
+
+    def test_nothing_is_due_where_there_is_nothing_to_create_or_never_will_be(self) -> None:
+        p = pool(1, 4)
+        full = [pod(target_of(p), p, 0, on=name) for name in ("worker-1", "worker-2")]
+        assert held(p, full, {"worker-1": NOW + 30}) == Plan()
+        assert held(p, [], dict.fromkeys(("worker-1", "worker-2"), math.inf)) == Plan()
+
+    def test_what_is_there_is_dealt_with_meanwhile(self) -> None:
+        p = pool(1, 4)
+        t = target_of(p)
+        broken = pod(t, p, 0, revision="old", ready=False)
+        result = held(p, [broken, pod(t, p, 0, on="worker-2")], {"worker-1": NOW + 30})
+        assert (result.creates, deleted(result)) == ((), [(0, "OldRevision")])
+
+
+def held(p: SessionPool, pods: list[PodView], not_before: dict[str, float]) -> Plan:
+    both = places(p, node("worker-1"), node("worker-2"))
+    return plan(p, target_of(p), both, pods, {}, NOW, not_before=not_before)
 
 
 class TestNoTarget:

@@ -94,10 +94,10 @@ def test_why_a_session_does_not_start_is_in_the_row_and_in_the_conditions() -> N
 
 
 def test_a_refused_pod_is_reported_where_it_was_wanted() -> None:
-    refused = Failure("PodRefused", "PodRefused: exceeded quota: sessions")
-    seen = status(pool(1, 4), [node()], [], refused={"worker-1": refused})
+    refused = Failure("QuotaExceeded", "QuotaExceeded: exceeded quota: sessions")
+    seen = status(pool(1, 4), [node()], [], held={"worker-1": refused})
     assert seen.nodes[0].message == refused.message
-    assert of_type(seen, "Stalled").reason == "PodRefused"
+    assert of_type(seen, "Stalled").reason == "QuotaExceeded"
 
 
 def test_the_new_revisions_failure_speaks_even_while_old_sessions_are_not_ready() -> None:

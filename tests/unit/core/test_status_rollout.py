@@ -12,7 +12,7 @@ from support.builders import node, places, pod, pool, process_pool, target_of
 
 IMPORT_ERROR = Failure("SessionFailed", "ModuleNotFoundError: No module named 'foo' (import foo)")
 NO_ROOM = Failure("Unschedulable", "Unschedulable: Insufficient memory")
-QUOTA = Failure("PodRefused", 'PodRefused: pods "x" is forbidden: exceeded quota: sessions, requested: pods=1')
+QUOTA = Failure("QuotaExceeded", 'QuotaExceeded: pods "x" is forbidden: exceeded quota: sessions, requested: pods=1')
 NO_ACCOUNT = Failure("PodRefused", 'PodRefused: pods "x" is forbidden: error looking up service account')
 
 
@@ -80,8 +80,8 @@ def test_a_surge_session_without_room_is_said_with_what_helps(p: SessionPool, un
 
 def test_a_surge_session_beyond_the_quota_is_said_so_too() -> None:
     p = pool(2, 4)
-    assert stalled(status(p, rolling(p), refused={"worker-1": QUOTA})) == ("True", "SurgeUnschedulable")
-    assert stalled(status(p, rolling(p), refused={"worker-1": NO_ACCOUNT})) == ("True", "RevisionFailed")
+    assert stalled(status(p, rolling(p), held={"worker-1": QUOTA})) == ("True", "SurgeUnschedulable")
+    assert stalled(status(p, rolling(p), held={"worker-1": NO_ACCOUNT})) == ("True", "RevisionFailed")
 
 
 def test_without_surge_no_room_is_the_new_revisions_own_failure() -> None:
@@ -101,7 +101,7 @@ def test_want_of_room_does_not_last_while_pods_of_the_pool_leave_the_node(old: b
     assert stalled(status(p, pods))[0] == "True"
     assert stalled(status(p, [*pods, leaving]))[0] == "False"
     assert stalled(status(p, pods, left={"worker-1"}))[0] == "False"
-    refused = status(p, [*pods[:-1], leaving], refused={"worker-1": QUOTA})
+    refused = status(p, [*pods[:-1], leaving], held={"worker-1": QUOTA})
     assert stalled(refused)[0] == "False"
     assert refused.nodes[0].message == QUOTA.message or not old
 
