@@ -192,6 +192,14 @@ async def test_pods_that_leave_are_waited_for_and_the_pool_is_not_called_stalled
     assert not [reason for type_, reason in witness.reasons if type_ == "Stalled"]
 
 
+async def test_an_image_that_is_no_longer_named_is_left_for_the_default_one(sim: Simulation) -> None:
+    await filled(sim)
+    sim.edit_service(image="registry.example/mine:1")
+    await sim.until(lambda: sim.status()["image"] == "registry.example/mine:1" and rolled_out(sim))
+    sim.edit_service(image="")
+    await sim.until(lambda: sim.status()["image"] == "session:1" and rolled_out(sim))
+
+
 # --- bad rollouts -----------------------------------------------------------------------------------------------------
 
 
