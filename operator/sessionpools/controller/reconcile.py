@@ -259,6 +259,8 @@ class PoolReconciler:
             await self._executor.execute(pool, None, replace(steps, creates=()))
             return held
         batch = replace(steps, creates=steps.creates[:CREATES_AT_ONCE])
+        if batch.creates and isinstance(goal, Target) and goal.revision.name not in memory.collected:
+            memory.collected = frozenset()  # its code is about to be copied, and may be of no use soon
         refused = await self._executor.execute(pool, goal if isinstance(goal, Target) else None, batch)
         changed = refused != memory.refused
         memory.refused, memory.refused_at = refused, now
