@@ -1,11 +1,21 @@
-"""Fixtures for tests on the real cluster. Nothing happens before a test asks for one of them."""
+"""Fixtures for tests on the real cluster, of which nothing happens before a test asks for one of them; and at the end
+of a run what the simulation has covered.
+"""
 
 from collections.abc import Iterator
 
 import pytest
 
 from support.cluster import CONTEXT, kubectl, require_cluster, temporary_namespace
+from support.tally import TALLY
 from support.tools import ROOT
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if lines := list(TALLY.lines()):
+        terminalreporter.section("the simulation has covered")
+        for line in lines:
+            terminalreporter.line(line)
 
 
 @pytest.fixture(scope="session")

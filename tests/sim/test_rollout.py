@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sessionpools.api import names
-from sessionpools.kube.protocol import EVENTS, PODS, SESSION_POOLS, WEB_SERVICES
+from sessionpools.kube.protocol import CONFIG_MAPS, EVENTS, PODS, SESSION_POOLS, WEB_SERVICES
 from support.apiserver_objects import Json
 from support.kstatus import CURRENT, FAILED, IN_PROGRESS, kstatus
 from support.kubelet import Crash, Fate, Ready, Unschedulable
@@ -190,6 +190,25 @@ async def test_pods_that_leave_are_waited_for_and_the_pool_is_not_called_stalled
     await sim.until(lambda: rolled_out(sim) and kstatus(pool(sim)) == CURRENT)
     assert witness.most_pods == 4
     assert not [reason for type_, reason in witness.reasons if type_ == "Stalled"]
+
+
+async def test_an_image_that_is_no_longer_named_is_left_for_the_default_one(sim: Simulation) -> None:
+    await filled(sim)
+    sim.edit_service(image="registry.example/mine:1")
+    await sim.until(lambda: sim.status()["image"] == "registry.example/mine:1" and rolled_out(sim))
+    sim.edit_service(image="")
+    await sim.until(lambda: sim.status()["image"] == "session:1" and rolled_out(sim))
+
+
+async def test_old_code_goes_with_the_last_session_that_has_it(sim: Simulation) -> None:
+    await filled(sim)
+    sim.kubelet.finish_deletions = False
+    change_code(sim)
+    await sim.until(lambda: rolled_out(sim) and kstatus(pool(sim)) == CURRENT)
+    await sim.comes_to_rest()
+    assert len(sim.server.store.all(CONFIG_MAPS)) == 2
+    sim.kubelet.finish_deletions = True
+    await sim.until(lambda: len(sim.server.store.all(CONFIG_MAPS)) == 1, "the old code is gone")
 
 
 # --- bad rollouts -----------------------------------------------------------------------------------------------------

@@ -1,30 +1,72 @@
-"""Random lives of one pool: spec changes, nodes, pods' fates, lost watches, API faults, crashes, two leaders at once.
+"""Random lives of one pool: what users do, what clusters do, and what goes wrong, in any order.
 
-Whatever happens, no slot has two live pods and no node more than was planned; when events stop, the pool is as its spec
-says, the status says what is observed, and nothing is written any more.
+`support.invariants` judges every single change and every write. Wherever it all comes to rest, the status is what
+`pool_status` makes of the API server's objects, whatever state they are in. Once the cluster is well again the pool is
+as its spec says, kstatus calls it Current, no Event was written twice, and a controller that starts writes nothing.
+
+`SIMULATION_LIVES` and `SIMULATION_STEPS` make a run longer (docs/development.md).
 """
 
 import asyncio
-import random
+import functools
+import os
+import time
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from hypothesis import HealthCheck, settings
+import pytest
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition
+from hypothesis.stateful import rule as uncounted_rule
 
 from sessionpools.api import names
-from sessionpools.kube.protocol import NODES, PODS, SESSION_POOLS, WEB_SERVICES
-from support.kubelet import Crash, ImagePullBackOff, NeverReady, Ready, Unschedulable
+from sessionpools.core.observe import node_view
+from sessionpools.kube.protocol import EVENTS, NODES, PODS, SESSION_POOLS, WEB_SERVICES
+from support.apiserver_objects import Json
+from support.invariants import WATCHES, Invariants
+from support.kstatus import CURRENT, FAILED, kstatus
+from support.kubelet import Crash, Evicted, Fate, ImagePullBackOff, NeverReady, OOMKilled, Ready, Unschedulable
 from support.simulation import NAMESPACE, Simulation
+from support.tally import TALLY
+from support.truth import may_be, pool_of, status_by_truth, unlike_the_spec
 
 T = TypeVar("T")
 
+LIVES = int(os.environ.get("SIMULATION_LIVES", "16"))
+STEPS = int(os.environ.get("SIMULATION_STEPS", "30"))
+TIMEOUT_SECONDS = 300 + 15 * LIVES
+
 NODE_NAMES = ("worker-1", "worker-2", "worker-3")
-FATES = (Ready(), NeverReady(), Crash("ImportError: x (import service)"), ImagePullBackOff(), Unschedulable())
-MAXIMUM = 4
-SURGE = 1
+A_NODE = st.sampled_from(NODE_NAMES)
+FATES = (
+    Ready(), NeverReady(), Crash("ImportError: x (import service)"), OOMKilled(), ImagePullBackOff(), Unschedulable(),
+)  # fmt: skip
+BETWEEN_STEPS_SECONDS = (0.0, 0.01, 0.03, 0.25)  # in turn: at once, in the middle of its work, and when all is done
+DISK = {"disk": "ssd"}
+TAINT = {"key": "gpu", "value": "yes"}
+
+
+def rule(**values: Any) -> Callable[[Callable[..., None]], Any]:
+    """A rule whose steps are counted, and followed by a while that the controller has."""
+
+    def counted(function: Callable[..., None]) -> Any:
+        @functools.wraps(function)
+        def step(self: "PoolLife", **given: Any) -> None:
+            TALLY.step(function.__name__)
+            function(self, **given)
+            self.steps += 1
+            if self.begun:
+                self.do(asyncio.sleep(BETWEEN_STEPS_SECONDS[self.steps % len(BETWEEN_STEPS_SECONDS)]))
+
+        return uncounted_rule(**values)(step)  # type: ignore[no-untyped-call]
+
+    return counted
+
+
+# While watches fail nothing can be said of how few sessions may be left: calm lives are those in which that is judged.
+in_rough_lives = precondition(lambda self: not self.calm)
 
 
 class PoolLife(RuleBasedStateMachine):
@@ -32,218 +74,321 @@ class PoolLife(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.sim = Simulation()
-        self.initial = 1
-        self.most_planned = 1  # the largest initialPoolSize since the pool was last at rest
+        self.store = self.sim.server.store
+        self.judged = Invariants(self.sim)
         self.code = 0
-        self.mixed = False  # one pod for all has stood beside single ones, or will
-        self.fate: Any = Ready()
-        self.lost: set[str] = set()
+        self.restarts = 0
+        self.begun = self.calm = False
+        self.steps = 0
+        self.fate: Fate = Ready()
+        self.fates: dict[str, Fate] = {}  # of pods that have one of their own, by uid
+        self.spec: Json = {}  # of the pool, also while it is not there
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)
 
-    @initialize(initial=st.integers(0, 3), isolation=st.sampled_from(["Pod", "Process"]))
-    def begin(self, initial: int, isolation: str) -> None:
-        self.initial = self.most_planned = initial
-        self.isolation = isolation
+    @initialize(initial=st.integers(0, 3), isolation=st.sampled_from(["Pod", "Process"]), calm=st.booleans())
+    def begin(self, initial: int, isolation: str, calm: bool) -> None:
         self.do(self.sim.__aenter__())
-        self.sim.kubelet.fate = lambda pod: self.fate
-        self.sim.add_node("worker-1")
-        self.sim.apply(self.sim.service(), self.sim.pool(initial=initial, maximum=MAXIMUM, isolation=isolation))
+        self.begun, self.calm = True, calm
+        self.sim.kubelet.fate = lambda pod: self.fates.get(pod["metadata"]["uid"], self.fate)
+        self.sim.add_node("worker-1", labels=DISK)
+        self.spec = self.sim.pool(initial=initial, maximum=4, isolation=isolation)["spec"]
+        self._publish()
+        self._make_the_pool()
+        TALLY.add("lives of a pool")
 
     # --- what users do ------------------------------------------------------------------------------------------------
 
-    @rule(initial=st.integers(0, 4))
-    def resize(self, initial: int) -> None:
-        if self.pool_exists():
-            self.initial = initial
-            self.most_planned = max(self.most_planned, initial)
-            self.sim.edit_pool(initialPoolSize=initial)
+    @rule(initial=st.integers(0, 4), spare=st.integers(0, 3))
+    def resize(self, initial: int, spare: int) -> None:
+        self._edit(initialPoolSize=initial, maxPoolSize=initial + spare)
+
+    @rule(surge=st.integers(0, 2), unavailable=st.integers(0, 4))
+    def change_update(self, surge: int, unavailable: int) -> None:
+        self._edit(update={"maxSurge": surge, "maxUnavailable": unavailable})
 
     @rule(isolation=st.sampled_from(["Pod", "Process"]))
     def change_isolation(self, isolation: str) -> None:
-        if self.pool_exists():
-            self.mixed = self.mixed or isolation != self.isolation
-            self.isolation = isolation
-            self.sim.edit_pool(isolation=isolation)
+        self._edit(isolation=isolation)
+
+    @rule(select=st.booleans(), tolerate=st.booleans())
+    def change_placement(self, select: bool, tolerate: bool) -> None:
+        tolerations = [{"key": TAINT["key"], "operator": "Exists"}] if tolerate else []
+        self._edit(placement={"nodeSelector": DISK if select else {}, "tolerations": tolerations})
+
+    @rule(seconds=st.sampled_from([1, 60, 600]))
+    def change_timeouts(self, seconds: int) -> None:
+        self._edit(requestTimeoutSeconds=seconds, drainTimeoutSeconds=seconds)
 
     @rule()
     def change_code(self) -> None:
         self.code += 1
-        if self.service_exists():
+        if self._services():
             self.sim.edit_service(code={"inline": {"service.py": f"x = {self.code}"}})
 
-    @precondition(lambda self: self.service_exists())
+    @precondition(lambda self: self._services() and self.code)
+    @rule()
+    def change_code_back(self) -> None:
+        self.code -= 1
+        self.sim.edit_service(code={"inline": {"service.py": f"x = {self.code}"}})
+
+    @precondition(lambda self: self._pools())
+    @rule()
+    def restart_every_session(self) -> None:
+        self.restarts += 1
+        annotations = {names.ANNOTATION_RESTARTED_AT: str(self.restarts)}
+        self.store.edit(SESSION_POOLS, "score", {"metadata": {"annotations": annotations}}, NAMESPACE)
+
+    @precondition(lambda self: self._services())
     @rule()
     def unpublish(self) -> None:
-        self.sim.server.store.delete(WEB_SERVICES, "score", NAMESPACE)
+        self.store.delete(WEB_SERVICES, "score", NAMESPACE)
 
-    @precondition(lambda self: not self.service_exists())
+    @precondition(lambda self: not self._services())
     @rule()
     def publish(self) -> None:
-        self.sim.apply(self.sim.service(code=f"x = {self.code}"))
+        self._publish()
 
+    @precondition(lambda self: self._pools())
+    @rule(foreground=st.booleans())
+    def delete_the_pool(self, foreground: bool) -> None:
+        self.store.delete(SESSION_POOLS, "score", NAMESPACE, propagation="Foreground" if foreground else "Background")
+
+    @precondition(lambda self: not self._pools())
     @rule()
-    def delete_and_recreate_the_pool(self) -> None:
-        self.sim.server.store.delete(SESSION_POOLS, "score", NAMESPACE)
-        self.sim.apply(self.sim.pool(initial=self.initial, maximum=MAXIMUM, isolation=self.isolation))
+    def make_the_pool_anew(self) -> None:
+        self._make_the_pool()
 
     # --- what the cluster does ----------------------------------------------------------------------------------------
 
-    @rule(name=st.sampled_from(NODE_NAMES))
-    def add_or_remove_a_node(self, name: str) -> None:
-        if self.node_exists(name):
-            self.sim.server.store.delete(NODES, name)
-            self.lost.discard(name)
-        else:
-            self.sim.add_node(name)
+    @rule(name=A_NODE, labelled=st.booleans())
+    def add_a_node_or_replace_it_under_its_name(self, name: str, labelled: bool) -> None:
+        if self._node(name):
+            self.store.delete(NODES, name)
+        self.sim.add_node(name, labels=DISK if labelled else {})
 
-    @rule(name=st.sampled_from(NODE_NAMES))
+    @rule(name=A_NODE)
+    def remove_a_node(self, name: str) -> None:
+        if self._node(name):
+            self.store.delete(NODES, name)
+
+    @rule(name=A_NODE)
     def lose_or_return_a_node(self, name: str) -> None:
-        if not self.node_exists(name):
-            return
-        if name in self.lost:
-            self.sim.kubelet.return_node(name)
-            self.lost.discard(name)
-        else:
+        node = self._node(name)
+        if node and node_view(node).ready:
             self.sim.kubelet.lose_node(name)
-            self.lost.add(name)
+        elif node:
+            self.sim.kubelet.return_node(name)
+
+    @rule(name=A_NODE, cordoned=st.booleans())
+    def cordon_or_uncordon_a_node(self, name: str, cordoned: bool) -> None:
+        if self._node(name):
+            self.store.edit(NODES, name, {"spec": {"unschedulable": cordoned or None}})
+
+    @rule(name=A_NODE, effects=st.sampled_from([[], ["NoSchedule"], ["NoExecute"], ["PreferNoSchedule"]]))
+    def taint_a_node(self, name: str, effects: list[str]) -> None:
+        if node := self._node(name):
+            others = [taint for taint in node["spec"].get("taints") or [] if taint["key"] != TAINT["key"]]
+            taints = [*others, *({**TAINT, "effect": effect} for effect in effects)]
+            self.store.edit(NODES, name, {"spec": {"taints": taints}})
+
+    @rule(name=A_NODE, labelled=st.booleans())
+    def relabel_a_node(self, name: str, labelled: bool) -> None:
+        if self._node(name):
+            self.store.edit(NODES, name, {"metadata": {"labels": {"disk": "ssd" if labelled else None}}})
 
     @rule(choice=st.integers(0, 20), grace=st.booleans())
     def delete_a_pod(self, choice: int, grace: bool) -> None:
-        pods = self.sim.pods()
-        if pods:
-            victim = pods[choice % len(pods)]["metadata"]
-            self.sim.server.store.delete(PODS, victim["name"], NAMESPACE, grace=None if grace else 0)
+        for victim in self._chosen(choice):
+            name = victim["metadata"]["name"]
+            self.store.delete(PODS, name, NAMESPACE, grace=None if grace else 0)
 
     @rule(fate=st.sampled_from(FATES))
-    def decide_what_becomes_of_pods(self, fate: Any) -> None:
+    def decide_what_becomes_of_pods(self, fate: Fate) -> None:
         self.fate = fate
+        self.fates.clear()
+
+    @rule(choice=st.integers(0, 20), fate=st.sampled_from((*FATES, Evicted())))
+    def decide_what_becomes_of_one_pod(self, choice: int, fate: Fate) -> None:
+        for pod in self._chosen(choice):
+            self.fates[pod["metadata"]["uid"]] = fate
+
+    @rule(choice=st.integers(0, 20))
+    def make_a_pod_busy_or_idle(self, choice: int) -> None:
+        self.sim.pods_say.busy ^= {pod["metadata"]["name"] for pod in self._chosen(choice)}
+
+    @rule(finish=st.booleans())
+    def let_pods_that_leave_take_their_time(self, finish: bool) -> None:
+        self.sim.kubelet.finish_deletions = finish
 
     # --- what goes wrong ----------------------------------------------------------------------------------------------
 
-    @rule(status=st.sampled_from([0, 409, 429, 500]), times=st.integers(1, 4), after=st.booleans())
-    def fail_the_next_writes(self, status: int, times: int, after: bool) -> None:
-        verb = random.Random(times).choice(["create", "delete", "patch", "*"])
-        self.sim.server.fail(verb, None, status, times=times, after=after)
+    @in_rough_lives
+    @rule(
+        verb=st.sampled_from(["create", "delete", "patch", "*"]),
+        status=st.sampled_from([0, 403, 409, 429, 500]),
+        times=st.integers(1, 4),
+        after=st.booleans(),
+    )
+    def fail_the_next_requests(self, verb: str, status: int, times: int, after: bool) -> None:
+        self.sim.server.fail(verb, None, status, times=times, after=after, retry_after=0.1)
 
+    @in_rough_lives
+    @rule(milliseconds=st.integers(1, 80), before=st.booleans())
+    def slow_the_next_requests(self, milliseconds: int, before: bool) -> None:
+        self.sim.server.delay("*", None, milliseconds / 1000, times=5, before=before)
+
+    @in_rough_lives
     @rule(lost=st.booleans())
     def resume_watches(self, lost: bool) -> None:
         self.sim.server.resume_watches(lost=lost)
 
+    @in_rough_lives
     @rule()
     def pause_watches(self) -> None:
         self.sim.server.pause_watches()
 
+    @in_rough_lives
+    @rule()
+    def freeze_lists_and_watches(self) -> None:
+        self.sim.server.freeze()
+
+    @in_rough_lives
     @rule()
     def drop_watches(self) -> None:
         self.sim.server.drop_watches()
 
+    @in_rough_lives
     @rule()
     def replay_old_events(self) -> None:
         self.sim.server.replay(PODS, 3)
 
+    @in_rough_lives
     @rule()
-    def crash_the_controller(self) -> None:
-        self.sim.server.resume_watches()  # one that starts needs its first lists and no more
-        self.do(self.sim.stop_controller())
-        self.do(self.sim.start_controller())
+    def restart_the_controller(self) -> None:
+        self.do(self.sim.restart_controller())
 
+    @in_rough_lives
+    @rule(number=st.integers(1, 6), when=st.sampled_from(["before", "after"]))
+    def crash_at_a_write(self, number: int, when: Any) -> None:
+        self.sim.server.at_write(number, when, self.sim.crash_controller)
+
+    @in_rough_lives
     @rule(milliseconds=st.integers(1, 200))
     def another_controller_leads_as_well(self, milliseconds: int) -> None:
         self.do(self.sim.second_controller(milliseconds / 1000))
 
-    @rule(milliseconds=st.integers(1, 80))
+    @rule(milliseconds=st.sampled_from([10, 80, 400]))
     def let_time_pass(self, milliseconds: int) -> None:
         self.do(asyncio.sleep(milliseconds / 1000))
 
-    # --- what always holds --------------------------------------------------------------------------------------------
+    # --- what holds ---------------------------------------------------------------------------------------------------
 
     @invariant()
-    def no_slot_has_two_live_pods(self) -> None:
-        held = Counter(
-            (
-                pod["metadata"]["labels"][names.LABEL_POOL_UID],
-                pod["metadata"]["annotations"][names.ANNOTATION_NODE_UID],
-                pod["metadata"]["labels"][names.LABEL_REVISION],
-                pod["metadata"]["labels"][names.LABEL_SLOT],
-            )
-            for pod in self.sim.pods()
-        )
-        assert all(count == 1 for count in held.values()), held
-
-    @invariant()
-    def no_node_has_more_than_was_planned(self) -> None:
-        if self.mixed:
-            return
-        planned = max(self.most_planned, 1 if self.sim_isolation_is_process() else 0)
-        uids = {pool["metadata"]["uid"] for pool in self.sim.server.store.all(SESSION_POOLS)}
-        held = Counter(
-            pod["metadata"]["annotations"][names.ANNOTATION_NODE_UID]
-            for pod in self.sim.pods()
-            if pod["metadata"]["labels"][names.LABEL_POOL_UID] in uids
-        )
-        assert all(count <= planned + SURGE for count in held.values()), held
-
-    @invariant()
-    def no_node_holds_more_than_maximum_and_surge_even_while_pods_leave(self) -> None:
-        uids = {pool["metadata"]["uid"] for pool in self.sim.server.store.all(SESSION_POOLS)}
-        held = Counter(
-            (pod["metadata"]["labels"][names.LABEL_POOL_UID], pod["metadata"]["annotations"][names.ANNOTATION_NODE_UID])
-            for pod in self.sim.pods(alive=False)
-            if pod["metadata"]["labels"][names.LABEL_POOL_UID] in uids
-        )
-        assert all(count <= MAXIMUM + SURGE for count in held.values()), held
+    def nothing_is_broken(self) -> None:
+        assert not self.judged.broken
 
     def teardown(self) -> None:
-        if not hasattr(self, "isolation"):
-            self.loop.close()
-            return
         try:
-            self.do(self.settles())
+            if self.begun:
+                self.do(self._comes_to_its_end())
         finally:
-            self.do(self.sim.__aexit__(None, None, None))
+            if self.begun:
+                self.do(self.sim.__aexit__(None, None, None))
             self.loop.close()
 
-    async def settles(self) -> None:
+    async def _comes_to_its_end(self) -> None:
         sim = self.sim
         sim.server.heal()
-        self.fate = Ready()
-        for name in self.lost:
-            sim.kubelet.return_node(name)
-        if not self.service_exists():
-            self.publish()
-        await sim.until(self.as_the_spec_says, "the pool is as its spec says", seconds=30)
-        await sim.comes_to_rest()
+        await sim.until(lambda: sim.server.watches == WATCHES, "one controller watches, and no other", seconds=30)
+        await self._status_is_true()
+        await self._make_the_cluster_well()
+        try:
+            await sim.until(lambda: not unlike_the_spec(sim), seconds=30)
+        except AssertionError:
+            pytest.fail("\n".join(["not as the spec says:", *unlike_the_spec(sim)]))
+        await self._status_is_true()
+        nodes = sim.status()["nodeCounts"]["total"]
+        things = [*self._pools(), *self._services()]
+        assert {kstatus(thing) for thing in things} == {CURRENT if nodes else FAILED}
+        before = len(sim.server.writes())
+        await sim.restart_controller()
+        await sim.comes_to_rest(for_seconds=0.2)
+        assert sim.server.writes()[before:] == []
+        self._no_event_was_written_twice()
+        assert not self.judged.broken
 
-    def as_the_spec_says(self) -> bool:
-        nodes = [node["metadata"]["name"] for node in self.sim.server.store.all(NODES)]
-        wanted = 1 if self.sim_isolation_is_process() else self.initial
-        per_node = Counter(pod["metadata"]["annotations"][names.ANNOTATION_NODE] for pod in self.sim.pods(alive=False))
-        status = self.sim.status()
-        return (
-            all(per_node.get(name, 0) == wanted for name in nodes)
-            and set(per_node) <= set(nodes)
-            and len(self.sim.ready_pods()) == wanted * len(nodes)
-            and status.get("state") == ("Success" if nodes else "NotFound")
-            and status["sessions"]["ready"] == status["sessions"]["updated"] == self.initial * len(nodes)
-            and status["nodeCounts"]["total"] == len(nodes)
-        )
+    async def _status_is_true(self) -> None:
+        """Once all is at rest; what failed comes again after a back-off, which is no rest."""
+        end = time.monotonic() + 30
+        while True:
+            await self.sim.comes_to_rest(within_seconds=20)
+            pools = self._pools()
+            if not pools or pool_of(self.sim).status == await status_by_truth(self.sim):
+                return
+            if time.monotonic() > end:
+                assert pool_of(self.sim).status == await status_by_truth(self.sim)
 
-    def sim_isolation_is_process(self) -> bool:
-        return getattr(self, "isolation", "Pod") == "Process"
+    async def _make_the_cluster_well(self) -> None:
+        """Nobody is in the way any more, and what has ended is cleared away; the pool stays what its spec says."""
+        self.fate, self.sim.kubelet.finish_deletions = Ready(), True
+        self.fates.clear()
+        for node in self.store.all(NODES):
+            self.sim.kubelet.return_node(node["metadata"]["name"])
+            self.store.edit(NODES, node["metadata"]["name"], {"spec": {"unschedulable": None, "taints": None}})
+        for pod in self.store.all(PODS):
+            if pod["status"].get("phase") == "Failed":
+                self.store.delete(PODS, pod["metadata"]["name"], NAMESPACE, grace=0)
+        if not self._services():
+            self._publish()
+        await self.sim.until(lambda: not any("deletionTimestamp" in p["metadata"] for p in self._pools()), "it is gone")
+        if not self._pools():
+            self._make_the_pool()
 
-    def node_exists(self, name: str) -> bool:
-        return any(node["metadata"]["name"] == name for node in self.sim.server.store.all(NODES))
+    def _no_event_was_written_twice(self) -> None:
+        """Within the five minutes that no life takes."""
+        done = [each for each in self.sim.server.writes(EVENTS) if each.status in (200, 201)]
+        written = Counter(each.name or each.body["metadata"]["name"] for each in done)
+        assert all(count == 1 for count in written.values()), written
 
-    def service_exists(self) -> bool:
-        return bool(self.sim.server.store.all(WEB_SERVICES))
+    # --- what there is ------------------------------------------------------------------------------------------------
 
-    def pool_exists(self) -> bool:
-        return bool(self.sim.server.store.all(SESSION_POOLS))
+    def _pools(self) -> list[Json]:
+        return self.store.all(SESSION_POOLS)
+
+    def _services(self) -> list[Json]:
+        return self.store.all(WEB_SERVICES)
+
+    def _node(self, name: str) -> Json | None:
+        return next((node for node in self.store.all(NODES) if node["metadata"]["name"] == name), None)
+
+    def _chosen(self, choice: int) -> list[Json]:
+        """One of the pods that are not leaving, or none."""
+        pods = self.sim.pods()
+        return [pods[choice % len(pods)]] if pods else []
+
+    def _publish(self) -> None:
+        self.sim.apply(self.sim.service(code=f"x = {self.code}"))
+
+    def _make_the_pool(self) -> None:
+        self.sim.apply({**self.sim.pool(), "spec": self.spec})
+
+    def _edit(self, **fields: Any) -> None:
+        """As far as the API server would accept it."""
+        spec = {**self.spec, **fields}
+        if may_be(spec):
+            self.spec = spec
+            for pool in self._pools():
+                self.store.update(SESSION_POOLS, "score", {**pool, "spec": spec}, NAMESPACE)
 
 
-TestPoolLife = PoolLife.TestCase
+TestPoolLife = pytest.mark.timeout(TIMEOUT_SECONDS)(PoolLife.TestCase)
 TestPoolLife.settings = settings(
-    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+    max_examples=LIVES,
+    stateful_step_count=STEPS,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),  # lives depend on time, and do not shrink
 )

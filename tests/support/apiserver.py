@@ -18,55 +18,20 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 from aiohttp import web
 
 from sessionpools.kube.client import HttpKubeApi
 from sessionpools.kube.credentials import Credentials
-from sessionpools.kube.protocol import EVENTS, LEASES
+from support.apiserver_faults import WRITES as WRITES
+from support.apiserver_faults import Break, Fault, Request
 from support.apiserver_objects import Json, Refused, Resource
 from support.apiserver_routes import discovery, locate
 from support.apiserver_store import Store
 
-WRITES: Final = frozenset({"create", "update", "patch", "delete"})
 _VERBS: Final = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-
-
-@dataclass(slots=True)
-class Request:
-    """One line of the request log."""
-
-    time: float
-    verb: str
-    resource: Resource
-    namespace: str
-    name: str
-    subresource: str
-    user_agent: str
-    body: Json
-    status: int = 0  # of the answer; 0: none was given
-
-
-@dataclass(slots=True)
-class _Fault:
-    verb: str
-    resource: Resource | None
-    times: float
-    refusal: Refused | None = None
-    after: bool = False
-    seconds: float = 0.0
-    by: str = ""
-
-    def strikes(self, request: Request) -> bool:
-        return (
-            self.times > 0
-            and self.verb in ("*", request.verb)
-            and (self.resource is None or self.resource == request.resource)
-            and request.user_agent.startswith(self.by)
-        )
 
 
 class ApiServer:
@@ -83,7 +48,9 @@ class ApiServer:
         self.url = ""
         self._bookmark_seconds = bookmark_seconds
         self._port = port
-        self._faults: list[_Fault] = []
+        self.on_write: list[Callable[[Request], object]] = []  # called with each write just before it is done
+        self._faults: list[Fault] = []
+        self._breaks: list[Break] = []
         self._clients: list[HttpKubeApi] = []
         self._runner: web.AppRunner | None = None
 
@@ -133,7 +100,7 @@ class ApiServer:
     ) -> None:
         """Answer later: the call is done first and then waits, as a slow network does it. `before`: it is on its way
         for so long, and done then, whatever has become of who sent it."""
-        self._faults.append(_Fault(verb, resource, times, after=not before, seconds=seconds, by=by))
+        self._faults.append(Fault(verb, resource, times, after=not before, seconds=seconds, by=by))
 
     def fail(
         self,
@@ -150,11 +117,21 @@ class ApiServer:
     ) -> None:
         """Refuse; with status 0 break the connection. `after`: do what was asked, and lose only the answer."""
         refusal = Refused(status, reason or "Injected", message, retry_after=retry_after)
-        self._faults.append(_Fault(verb, resource, times, refusal=refusal, after=after, by=by))
+        self._faults.append(Fault(verb, resource, times, refusal=refusal, after=after, by=by))
+
+    def at_write(self, number: int, when: Literal["before", "after"], then: Callable[[], object]) -> None:
+        """Call `then` just before or after the `number`-th write from now on is done; its sender gets no answer."""
+        self._breaks.append(Break(number, when, then))
+
+    def freeze(self) -> None:
+        """As a cache that stands still: lists are answered as of now, and watches say nothing, until they resume."""
+        self.store.freeze_lists()
+        self.pause_watches()
 
     def heal(self) -> None:
         """No more faults, watches included."""
         self._faults.clear()
+        self._breaks.clear()
         self.resume_watches()
 
     def drop_watches(self) -> None:
@@ -176,6 +153,7 @@ class ApiServer:
 
     def resume_watches(self, *, lost: bool = False) -> None:
         """Go on with what was held back; if it was `lost`, every watch ends with 410 Gone instead."""
+        self.store.thaw_lists()
         self.store.history.resume(lost=lost)
 
     def replay(self, resource: Resource, count: int = 1) -> None:
@@ -186,12 +164,9 @@ class ApiServer:
 
     def writes(self, resource: Resource | None = None) -> list[Request]:
         """Those to `resource`; without it, to all but Events and Leases, which are counted apart."""
-        return [
-            each
-            for each in self.requests
-            if each.verb in WRITES
-            and (each.resource == resource if resource else each.resource not in (EVENTS, LEASES))
-        ]
+        if resource is None:
+            return [each for each in self.requests if each.writes]
+        return [each for each in self.requests if each.verb in WRITES and each.resource == resource]
 
     @property
     def watches(self) -> int:
@@ -209,6 +184,14 @@ class ApiServer:
         except Refused as refusal:
             return _refusal(refusal)
         self.requests.append(request)
+        if request.writes:
+            for told in self.on_write:
+                told(request)
+        for broken in [each for each in self._breaks if each.strikes(request)]:
+            if broken.when == "after":
+                self._do(http, request)
+            broken.then()
+            _cut(http)
         faults = [fault for fault in self._faults if fault.strikes(request)]
         for fault in faults:
             fault.times -= 1

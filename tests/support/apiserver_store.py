@@ -32,6 +32,7 @@ class Store:
         self._dependents: dict[str, set[str]] = {}  # owner's uid -> uids
         self._owned: dict[str, dict[str, frozenset[Path]]] = {}  # uid -> manager -> fields of the status
         self._pages: dict[str, tuple[str, list[Json]]] = {}  # continue token -> what is still to come
+        self._frozen: tuple[int, dict[Resource, dict[Key, Json]]] | None = None  # version and objects that lists show
 
     # --- reads ------------------------------------------------------------------------------------------------------
 
@@ -42,9 +43,7 @@ class Store:
             raise objects.not_found(resource, name) from None
 
     def all(self, resource: Resource, namespace: str | None = None, selector: str = "", fields: str = "") -> list[Json]:
-        matches = _selection(resource, namespace, selector, fields)
-        held = self._objects[resource]
-        return [held[key] for key in sorted(held) if matches(held[key])]
+        return _select(self._objects[resource], _selection(resource, namespace, selector, fields))
 
     def page(
         self, resource: Resource, namespace: str | None, selector: str, fields: str, limit: int, token: str
@@ -55,7 +54,8 @@ class Store:
                 raise objects.expired("The provided continue parameter is too old to display a consistent list result.")
             version, rest = self._pages[token]
         else:
-            version, rest = str(self.version), self.all(resource, namespace, selector, fields)
+            at, objects_ = self._frozen or (self.version, self._objects)
+            version, rest = str(at), _select(objects_[resource], _selection(resource, namespace, selector, fields))
         if not limit or len(rest) <= limit:
             return rest, version, "", 0
         following = f"{version}.{len(self._pages)}.{self._rng.getrandbits(32):08x}"
@@ -64,6 +64,17 @@ class Store:
 
     def expire_continue_tokens(self) -> None:
         self._pages.clear()
+
+    def freeze_lists(self) -> None:
+        """Lists show what there is now, whatever happens; single objects are read as they are."""
+        self._frozen = self.version, {resource: dict(held) for resource, held in self._objects.items()}
+
+    def thaw_lists(self) -> None:
+        self._frozen = None
+
+    @property
+    def frozen(self) -> bool:
+        return self._frozen is not None
 
     # --- writes -----------------------------------------------------------------------------------------------------
 
@@ -347,6 +358,10 @@ def _selection(resource: Resource, namespace: str | None, selector: str, fields:
     labels, chosen = objects.label_selector(selector), objects.field_selector(fields)
     anywhere = namespace is None or not resource.namespaced
     return lambda body: (anywhere or body["metadata"]["namespace"] == namespace) and labels(body) and chosen(body)
+
+
+def _select(held: dict[Key, Json], matches: objects.Matches) -> list[Json]:
+    return [held[key] for key in sorted(held) if matches(held[key])]
 
 
 def _content(body: Json) -> Json:

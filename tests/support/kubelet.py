@@ -181,6 +181,8 @@ class Kubelet:
         elif "deletionTimestamp" in meta:
             if self.finish_deletions:
                 self.store.delete(PODS, meta["name"], meta["namespace"], uid=meta["uid"], grace=0)
+        elif pod["status"].get("phase") in ("Failed", "Succeeded"):
+            return  # it is not run again, whatever becomes of its fate
         elif any(taint["effect"] == "NoExecute" and not _tolerated(taint, pod) for taint in _taints(node)):
             self.store.delete(PODS, meta["name"], meta["namespace"], uid=meta["uid"])
         else:

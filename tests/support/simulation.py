@@ -52,23 +52,30 @@ class SimulatedPods(PodClient):
 
 
 class Simulation:
-    def __init__(self, *, namespaces: tuple[str, ...] = ()) -> None:
+    def __init__(self, *, namespaces: tuple[str, ...] = (), kubelet_seconds: float = 0.01) -> None:
+        """`kubelet_seconds`: between two steps of the kubelets; large simulations have no time for more."""
         self.server = ApiServer()
         self.kubelet = Kubelet(self.server.store)
         self.pods_say = SimulatedPods()
+        self._kubelet_seconds = kubelet_seconds
         self.config = Config(session_image="session:1", namespaces=namespaces)
         self.pace = PACE
         self.app: App | None = None
+        self.crashes = 0
         self._stack = AsyncExitStack()
         self._controller: asyncio.Task[None] | None = None
+        self._successors: list[asyncio.Task[None]] = []
+        self._restarting = asyncio.Lock()
+        self._life = 0  # of the controller: what belongs to one that crashed sends no write any more
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self.server)
-        await self._stack.enter_async_context(self.kubelet.running())
+        await self._stack.enter_async_context(self.kubelet.running(self._kubelet_seconds))
         await self.start_controller()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*self._successors, return_exceptions=True)
         await self.stop_controller()
         await self._stack.aclose()
 
@@ -79,13 +86,28 @@ class Simulation:
 
     async def second_controller(self, seconds: float) -> None:
         """Another one that believes to lead, for so long; then it ends at once, wherever it is."""
-        second = asyncio.create_task((await self._app(SimulatedPods())).run())
+        pods_say = SimulatedPods()
+        pods_say.busy = self.pods_say.busy
+        second = asyncio.create_task((await self._app(pods_say)).run())
         await asyncio.sleep(seconds)
         second.cancel()
         await asyncio.gather(second, return_exceptions=True)
 
     async def _app(self, pods_say: SimulatedPods) -> App:
-        return App(await self.server.connect(), self.config, pod_client=pods_say, min_interval=0.005, pace=self.pace)
+        life = self._life
+        api = await self.server.connect(may_write=lambda: life == self._life)
+        return App(api, self.config, pod_client=pods_say, min_interval=0.005, pace=self.pace)
+
+    def crash_controller(self) -> None:
+        """The controller is gone from this moment on: not one more write. Another one starts as soon as it can."""
+        self.crashes += 1
+        self._life += 1
+        self._successors.append(asyncio.create_task(self.restart_controller()))
+
+    async def restart_controller(self) -> None:
+        async with self._restarting:
+            await self.stop_controller()
+            await self.start_controller()
 
     async def stop_controller(self) -> None:
         """As a crash does it: at once, wherever it is."""

@@ -86,7 +86,7 @@ class _Memory:
     unknown_told: str = ""  # the revision of which that was logged
     left: dict[str, float] = field(default_factory=dict)  # when a pod was last seen to be leaving, by node
     settled: bool = False  # as the status says: no rollout or change is under way
-    collected: str = ""  # the revision after whose rollout old code was collected
+    collected: frozenset[str] = frozenset()  # the revisions in use when old code was last collected
     sessions: dict[str, int] = field(default_factory=dict)  # that each node should have by demand, as last decided
 
 
@@ -288,6 +288,8 @@ class PoolReconciler:
         """Carries the plan out; returns when the rest of it is due."""
         memory.deleted |= {delete.pod.uid for delete in steps.deletes}
         goal = seen.target if isinstance(seen.target, Target) else None
+        if steps.creates and seen.revision not in memory.collected:
+            memory.collected = frozenset()  # its code is about to be copied, and may be of no use soon
         refused = await self._executor.execute(seen.pool, goal, steps)
         waiting = memory.holds.waiting(self._pace.backoff, memory.uid, seen.now)
         tried = {create.node.name for create in steps.creates[:CREATES_AT_ONCE]} | refused.keys()
@@ -311,13 +313,15 @@ class PoolReconciler:
         return None
 
     async def _collect_garbage(self, seen: Observation, memory: _Memory) -> float | None:
-        """Once a revision is rolled out, the ConfigMaps of older ones go; those of running pods stay. Returns when to
-        try again."""
+        """Once a revision is rolled out, the ConfigMaps of older ones go, those of pods that are there as soon as these
+        are gone. Returns when to try again."""
         goal = seen.target
-        if not isinstance(goal, Target) or not memory.settled or memory.collected == goal.revision.name:
+        if not isinstance(goal, Target) or not memory.settled:
+            return None
+        in_use = frozenset({goal.revision.name, *(pod.owner.revision for pod in seen.pods)})
+        if memory.collected == in_use:
             return None
         namespace = goal.service.metadata.namespace
-        in_use = {goal.revision.name, *(pod.owner.revision for pod in seen.pods)}
         selector = f"{names.LABEL_SERVICE}={naming.digest(goal.service.metadata.uid)}"
         try:
             page = await self._api.list_page(protocol.CONFIG_MAPS, namespace=namespace, label_selector=selector)
@@ -329,7 +333,7 @@ class PoolReconciler:
         except KubeError as error:  # NotFound among them: somebody else was faster
             log.info("old code not collected", extra={"pool": seen.pool.metadata.name, "error": str(error)})
             return self._pace.backoff.first_seconds
-        memory.collected = goal.revision.name
+        memory.collected = in_use
         return None
 
 

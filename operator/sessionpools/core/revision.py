@@ -110,6 +110,8 @@ def _content(pool: SessionPool, service: WebService, code: CodeFiles, session: M
             "resources": spec.resources,
             "isolation": pool.spec.isolation,
             "restartedAt": pool.metadata.annotations.get(names.ANNOTATION_RESTARTED_AT, ""),
+            # That it was named: else, once it is no more, it would be taken for the default image as it was resolved.
+            **({"image": spec.image} if spec.image else {}),
         },
         sort_keys=True,
         separators=(",", ":"),

@@ -1,0 +1,66 @@
+"""What the in-process API server notes of a request, and what it may do to one instead of answering it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from sessionpools.kube.protocol import EVENTS, LEASES
+from support.apiserver_objects import Json, Refused, Resource
+
+WRITES: Final = frozenset({"create", "update", "patch", "delete"})
+
+
+@dataclass(slots=True)
+class Request:
+    """One line of the request log."""
+
+    time: float
+    verb: str
+    resource: Resource
+    namespace: str
+    name: str
+    subresource: str
+    user_agent: str
+    body: Json
+    status: int = 0  # of the answer; 0: none was given
+
+    @property
+    def writes(self) -> bool:
+        """Whether it is a write, but for Events and Leases, which are counted apart."""
+        return self.verb in WRITES and self.resource not in (EVENTS, LEASES)
+
+
+@dataclass(slots=True)
+class Fault:
+    """A refusal, a delay or both, for so many requests."""
+
+    verb: str
+    resource: Resource | None
+    times: float
+    refusal: Refused | None = None
+    after: bool = False
+    seconds: float = 0.0
+    by: str = ""
+
+    def strikes(self, request: Request) -> bool:
+        return (
+            self.times > 0
+            and self.verb in ("*", request.verb)
+            and (self.resource is None or self.resource == request.resource)
+            and request.user_agent.startswith(self.by)
+        )
+
+
+@dataclass(slots=True)
+class Break:
+    """What happens at one write, counted from when it was asked for."""
+
+    left: int
+    when: Literal["before", "after"]
+    then: Callable[[], object]
+
+    def strikes(self, request: Request) -> bool:
+        self.left -= request.writes
+        return request.writes and self.left == 0
