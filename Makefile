@@ -5,7 +5,9 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 CLUSTER ?= sessionpools-test
+SCALE_CLUSTER ?= sessionpools-scale
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 bin := .venv/bin
 tools = eval "$$(tests/cluster/tools kind kubectl helm)"
 pip_compile = uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header
@@ -14,7 +16,7 @@ for_images = --python-platform x86_64-manylinux_2_28
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' Makefile
 
 .PHONY: demo
 demo: ## a kind cluster `sessionpools` with Session Pools and a warm pool on both workers, and calls to it
@@ -36,6 +38,17 @@ test-unit: venv ## the tests that need no cluster and no tools: unit and simulat
 bench: venv ## the measurements in tests/bench, beside FastAPI and BentoML (installs Debian's wrk if it can, and build/peer-venv)
 	@. scripts/lib.sh; have wrk || (apt_need wrk=wrk) || step "no wrk: the client is made of Python processes"
 	@$(tools) && PYTHONPATH=operator:tests $(bin)/python -m bench
+
+.PHONY: bench-scale
+bench-scale: venv ## up to 10,000 session pods on 1,000 simulated nodes, beside the DaemonSet controller (a kind cluster of its own)
+	@tests/cluster/up $(SCALE_CLUSTER) tests/cluster/kind-scale.yaml && tests/cluster/kwok-up $(SCALE_CLUSTER) 1000
+	@$(tools) && PYTHONPATH=operator:tests SESSIONPOOLS_SCALE_CLUSTER=$(SCALE_CLUSTER) \
+		$(bin)/python -m bench --scale $(BENCH_ARGS)
+
+.PHONY: bench-scale-down
+bench-scale-down: ## remove the cluster of bench-scale, whose simulated nodes keep the machine busy
+	@tests/cluster/kwok-up $(SCALE_CLUSTER) 0
+	@tests/cluster/down $(SCALE_CLUSTER)
 
 .PHONY: lint
 lint: venv ## ruff, mypy, import-linter, shellcheck, and whether crds/ and docs/reference are what the models say

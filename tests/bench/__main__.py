@@ -3,9 +3,10 @@
     make bench                                     everything that needs no cluster
     PYTHONPATH=operator:tests python -m bench --only direct --only memory
     PYTHONPATH=operator:tests python -m bench --cluster     on the cluster of `make test` too
+    make bench-scale                                        what needs the cluster with simulated nodes, and only that
 
-Prints a table and writes build/bench.json. Ends with 1 when a bar does not hold. docs/benchmarks.md describes the
-method.
+Prints a table and writes build/bench.json (build/bench-scale.json of what is on simulated nodes alone). Ends with 1
+when a bar does not hold. docs/benchmarks.md describes the method.
 """
 
 import argparse
@@ -25,10 +26,12 @@ from bench import (
     kills,
     memory,
     pod_growth,
+    scale,
     tail,
     throughput,
     warm,
 )
+from bench.bars import SCALE_NODES, SCALE_POOLS, SCALE_SESSIONS
 from bench.figures import Figure, progress
 
 _MEASURES: Final[dict[str, Callable[[bool], list[Figure]]]] = {
@@ -44,23 +47,23 @@ _MEASURES: Final[dict[str, Callable[[bool], list[Figure]]]] = {
     "flood": flood.measure,
     "cluster": cluster.measure,
     "pod-growth": pod_growth.measure,
+    SCALE_POOLS: scale.measure_pools,
+    SCALE_NODES: scale.measure_nodes,
+    SCALE_SESSIONS: scale.measure_sessions,
 }
 _NEEDS_CLUSTER: Final = frozenset({"cluster", "pod-growth"})
+_NEEDS_SIMULATED_NODES: Final = frozenset({SCALE_POOLS, SCALE_NODES, SCALE_SESSIONS})
 
 
 def main() -> int:
     options = _options()
     found: list[Figure] = []
     for name, measure in _MEASURES.items():
-        if name in _NEEDS_CLUSTER and not options.cluster:
-            if options.only is None:
-                progress(f"{name}: left out; --cluster measures on the cluster of the tests")
-            continue
-        if options.only is None or name in options.only:
+        if name in options.only:
             progress(f"{name}: begin")
             found += measure(options.quick)
+            figures.write(found, options.output)  # what was found stays if a later measure fails
     print(figures.table(found))
-    figures.write(found, options.output)
     progress(f"written to {options.output}")
     return 1 if any(item.holds is False for item in found) else 0
 
@@ -73,11 +76,29 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--only", action="append", choices=list(_MEASURES), help="only this measure; can be repeated")
     parser.add_argument("--cluster", action="store_true", help="measure on the kind cluster of the tests as well")
+    parser.add_argument("--scale", action="store_true", help="measure on the cluster with simulated nodes, only there")
     parser.add_argument("--quick", action="store_true", help="few repetitions: shows that it runs, not how it performs")
-    parser.add_argument("--output", type=Path, default=Path("build/bench.json"), help="default: %(default)s")
+    parser.add_argument(
+        "--output", type=Path, help="default: build/bench.json; build/bench-scale.json of simulated nodes alone"
+    )
     options = parser.parse_args()
-    options.cluster = options.cluster or bool(options.only and _NEEDS_CLUSTER & set(options.only))
+    if options.only is None:
+        options.only = _measures(options)
+    if options.output is None:
+        simulated = _NEEDS_SIMULATED_NODES.issuperset(options.only)
+        options.output = Path("build/bench-scale.json" if simulated else "build/bench.json")
     return options
+
+
+def _measures(options: argparse.Namespace) -> frozenset[str]:
+    """What is measured if no measure is named."""
+    if options.scale:
+        return _NEEDS_SIMULATED_NODES
+    chosen = frozenset(_MEASURES) - _NEEDS_SIMULATED_NODES
+    if options.cluster:
+        return chosen
+    progress(f"left out: {', '.join(sorted(_NEEDS_CLUSTER))}; --cluster measures on the cluster of the tests too")
+    return chosen - _NEEDS_CLUSTER
 
 
 if __name__ == "__main__":

@@ -55,6 +55,18 @@ REFILL_WORST: Final = "killed session: slot answers again, worst"
 FAILED_ELSEWHERE: Final = "killed session: requests failed in other slots"
 FAILED_OWN: Final = "killed session: requests failed per kill"
 
+SCALE_POOLS: Final = "scale-pools"
+SCALE_NODES: Final = "scale-nodes"
+SCALE_SESSIONS: Final = "scale-sessions"
+SCALE_FILL: Final = "all session pods ready / as many by the DaemonSet controller"
+SCALE_CONTROLLER_CPU: Final = "controller CPU, a pod filled"
+SCALE_API_CPU: Final = "API server CPU, a pod filled"
+SCALE_CREATES: Final = "requests to create a pod, a pod filled"
+SCALE_STATUS: Final = "status patches, a pod filled"
+SCALE_IDLE: Final = "writes while nothing changes, but Lease renewals"
+SCALE_DECIDE: Final = "observe and plan of one pool, p99"
+SCALE_MEMORY: Final = "controller's memory at its most"
+
 
 def throughput_to(other: str, connections: int) -> str:
     plural = "s" if connections > 1 else ""
@@ -69,6 +81,28 @@ _THROUGHPUT: Final = {
         ("FastAPI async def", Bar(at_least=1.2)),
         (BARE, Bar(at_least=0.8)),
     )
+}
+
+
+def scale(shape: str, what: str) -> str:
+    return f"{shape}: {what}"
+
+
+_SCALE: Final = {
+    scale(shape, what): bar
+    for shape in (SCALE_POOLS, SCALE_NODES, SCALE_SESSIONS)
+    for what, bar in (
+        (SCALE_CONTROLLER_CPU, Bar(at_most=2)),
+        (SCALE_API_CPU, Bar(at_most=10)),
+        (SCALE_CREATES, Bar(at_least=1, at_most=1)),
+        (SCALE_STATUS, Bar(at_most=0.1)),
+        (SCALE_IDLE, Bar(at_most=0)),
+        (SCALE_DECIDE, Bar(at_most=50)),
+    )
+} | {
+    scale(SCALE_POOLS, SCALE_FILL): Bar(at_most=1.15),
+    scale(SCALE_NODES, SCALE_FILL): Bar(at_most=1.15),
+    scale(SCALE_SESSIONS, SCALE_MEMORY): Bar(at_most=250),
 }
 
 BARS: Final = {
@@ -100,4 +134,5 @@ BARS: Final = {
     REFILL_WORST: Bar(at_most=150),
     FAILED_ELSEWHERE: Bar(at_most=0),
     FAILED_OWN: Bar(at_most=1),
+    **_SCALE,
 }

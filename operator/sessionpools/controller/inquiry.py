@@ -4,6 +4,7 @@ A pod that does not answer (a network policy, a node that hangs) must not hold u
 back-off, and reconciliations in between go on with what is known.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +26,7 @@ class Inquiry:
 
     reports: dict[str, SessionReport] = field(default_factory=dict)
     idle: dict[str, float] = field(default_factory=dict)  # for how many seconds, of those that were asked just now
+    waited_seconds: float = 0.0  # for the answers of those
     _unanswered: dict[str, int] = field(default_factory=dict)
     _next_at: dict[str, float] = field(default_factory=dict)
     _rested_at: dict[str, float] = field(default_factory=dict)  # when one that may retire can have rested long enough
@@ -47,7 +49,9 @@ class Inquiry:
         due = [pod for pod in wanted if self._next_at.get(pod.uid, now) <= now]
         due += [pod for pod in retirable if self._rested_at.get(pod.uid, now) <= now and pod not in due]
         due = due[:AT_ONCE]
+        began = time.perf_counter()
         answers = await client.reports(due)
+        self.waited_seconds = time.perf_counter() - began
         for pod in due:
             failures = 0 if pod.uid in answers else self._unanswered.get(pod.uid, 0) + 1
             self._unanswered[pod.uid] = failures

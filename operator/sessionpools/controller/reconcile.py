@@ -131,13 +131,15 @@ class PoolReconciler:
         pool = self._with_latest_status(found, memory)
         services = self._store.services_of(key_of(pool))
         goal = await self._target(pool, services, memory)
+        began = time.perf_counter()
         seen, by_demand, ask_again = await self._observe(pool, goal, memory)
         not_before = memory.holds.not_before(self._pace.backoff, memory.uid)
         unseen = self._unseen(seen, memory)
         steps = plan(pool, goal, seen.places, seen.pods, seen.reports, seen.now, by_demand, unseen, not_before)
+        decided = time.perf_counter() - began - memory.inquiry.waited_seconds
         # The status says what was observed before the plan. That it can not be written is no reason not to act.
         report, act = await asyncio.gather(
-            self._report(seen, memory), self._act(seen, steps, memory), return_exceptions=True
+            self._report(seen, memory, decided), self._act(seen, steps, memory), return_exceptions=True
         )
         if isinstance(act, BaseException):
             raise act
@@ -298,10 +300,12 @@ class PoolReconciler:
             return 0.0  # what is said of the nodes has changed, or the rest is due
         return None
 
-    async def _report(self, seen: Observation, memory: _Memory) -> float | None:
-        """Writes the status if it differs, at most once a second; returns when to come back for it."""
-        pool, now = seen.pool, self._monotonic()
+    async def _report(self, seen: Observation, memory: _Memory, decided: float) -> float | None:
+        """Writes the status if it differs, at most once a second; returns when to come back for it. `decided` is for
+        how many seconds was decided before."""
+        pool, now, began = seen.pool, self._monotonic(), time.perf_counter()
         status = pool_status(seen)
+        self._metrics.decide_seconds.observe(decided + time.perf_counter() - began)
         memory.settled = not any(c.type == "Reconciling" and c.status == "True" for c in status.conditions)
         if status == pool.status:
             return None
