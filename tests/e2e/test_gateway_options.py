@@ -35,8 +35,8 @@ def certificate(tmp_path: Path) -> Iterator[str]:
         cwd=tmp_path, check=True, capture_output=True,
     )  # fmt: skip
     files = (f"--cert={tmp_path / 'cert'}", f"--key={tmp_path / 'key'}")
-    secret = kubectl("create", "secret", "tls", SECRET, "-n", NAMESPACE, *files, "--dry-run=client", "-o", "json").stdout
-    kubectl("apply", "--server-side", "-f", "-", input=secret)  # A run that was ended may have left one.
+    made = kubectl("create", "secret", "tls", SECRET, "-n", NAMESPACE, *files, "--dry-run=client", "-o", "json")
+    kubectl("apply", "--server-side", "-f", "-", input=made.stdout)  # A run that was ended may have left one.
     yield (tmp_path / "cert").read_text()
     kubectl("delete", "secret", SECRET, "-n", NAMESPACE)
 
