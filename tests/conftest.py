@@ -4,11 +4,16 @@ of a run what the simulation has covered.
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from support.cluster import CONTEXT, kubectl, require_cluster, temporary_namespace
 from support.tally import TALLY
 from support.tools import ROOT
+
+# How long an example takes says nothing on a busy machine.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -170,13 +170,13 @@ def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 @given(value=_json)
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_json_says_goes_through_unchanged(echo: Running, value: object) -> None:
     assert echo.value(x=value) == value
 
 
 @given(value=_json)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_json_body_is_answered(echo: Running, value: object) -> None:
     status, content = echo.answer(orjson.dumps(value))
     fits = isinstance(value, dict) and set(value) == {"x"}
