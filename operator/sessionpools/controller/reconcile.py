@@ -25,7 +25,7 @@ from sessionpools.core.model import PodView
 from sessionpools.core.placement import Place, place
 from sessionpools.core.plan import Plan, plan
 from sessionpools.core.revision import CodeFiles
-from sessionpools.core.status import Observation, pool_status
+from sessionpools.core.status import Observation, pool_status, says_more_in_seconds
 from sessionpools.core.target import Blocked, CodeProblem, Target, needs_config_map, target
 from sessionpools.kube import protocol
 from sessionpools.kube.code import read_code
@@ -154,6 +154,7 @@ class PoolReconciler:
             *(at - seen.now for at in not_before.values() if at > seen.now and math.isfinite(at)),
             self._pace.config_map if memory.code else None,
             ask_again,
+            says_more_in_seconds(seen),
             await self._collect_garbage(seen, memory),
         )
 

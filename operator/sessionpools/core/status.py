@@ -30,14 +30,14 @@ from sessionpools.core.sessions import ready_sessions, sessions_wanted
 from sessionpools.core.target import Blocked, Target
 from sessionpools.core.transitions import ROLLING_OUT, UP_TO_DATE
 
-__all__ = ["Observation", "condition", "pool_status"]
+__all__ = ["Observation", "condition", "pool_status", "says_more_in_seconds"]
 
 _Make = Callable[[str, bool | None, str, str], Condition]
 
 # A start that takes longer than this is shown with the phase that runs (seconds).
 LONG_PHASE_SECONDS = 5.0
 # Creating a container takes longer than this only if something is missing: a volume's Secret, say (seconds).
-LONG_CREATION_SECONDS = 30.0
+LONG_CREATION_SECONDS = 40.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,10 @@ class Observation:
     def revision(self) -> str:
         """That sessions should have; the last one that was known while there is no target."""
         return self.target.revision.name if isinstance(self.target, Target) else self.pool.status.revision
+
+    def age(self, pod: PodView) -> float:
+        """Seconds since the pod was created."""
+        return self.now - pod.created_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,13 +213,20 @@ def _message(seen: Observation, place: Place | None, pods: Sequence[PodView], fa
     if long:
         slowest = max(long, key=lambda report: report.phase_seconds)
         return f"{slowest.phase} for more than {_step(slowest.phase_seconds)} s"
-    stuck = next(
-        (pod for pod in waiting if not pod.started and seen.now - pod.created_at >= LONG_CREATION_SECONDS), None
-    )
+    stuck = next((pod for pod in waiting if not pod.started and seen.age(pod) >= LONG_CREATION_SECONDS), None)
     if stuck:
-        seconds = _step(seen.now - stuck.created_at)
+        seconds = _step(seen.age(stuck))
         return f"pod {stuck.name} waits for its volumes or image for more than {seconds} s: see kubectl describe pod"
     return "sessions are starting" if waiting else "sessions are awaited"
+
+
+def says_more_in_seconds(seen: Observation) -> float | None:
+    """When a pod whose container is not created will have waited so long that the status says it, or says more: nothing
+    happens meanwhile that would be a reason to look. None if there is no such pod."""
+    ages = [seen.age(pod) for pod in seen.pods if pod.alive and not pod.started and not pod.failure]
+    return min(
+        (max(LONG_CREATION_SECONDS, 2.0 * _step(max(age, LONG_PHASE_SECONDS))) - age for age in ages), default=None
+    )
 
 
 def _step(seconds: float) -> int:

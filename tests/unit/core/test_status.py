@@ -4,9 +4,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from sessionpools.api.v1alpha1 import Condition, Isolation, SessionPool, SessionPoolStatus, State
 from sessionpools.core.model import Failure, NodeView, PodView, SessionReport, Taint
-from sessionpools.core.status import Observation, pool_status
+from sessionpools.core.status import Observation, pool_status, says_more_in_seconds
 from sessionpools.core.target import Blocked, Target
 from support.builders import node, places, pod, pool, process_pool, target_of
 
@@ -149,6 +151,16 @@ def test_a_container_that_is_not_created_for_long_is_said() -> None:
     creating = replace(pod(t, p, 0, ready=False), started=False, created_at=NOW.timestamp() - 50)
     message = status(p, [node()], [creating]).nodes[0].message
     assert message == f"pod {creating.name} waits for its volumes or image for more than 40 s: see kubectl describe pod"
+
+
+@pytest.mark.parametrize(("age", "seconds"), [(0.0, 40.0), (39.0, 1.0), (40.0, 40.0), (100.0, 60.0), (170.0, 150.0)])
+def test_a_container_that_is_not_created_is_looked_at_when_there_is_more_to_say(age: float, seconds: float) -> None:
+    p = pool(1, 4)
+    t = target_of(p)
+    creating = replace(pod(t, p, 0, ready=False), started=False, created_at=NOW.timestamp() - age)
+    seen = Observation(p, t, {}, [creating], now=NOW.timestamp())
+    assert says_more_in_seconds(seen) == pytest.approx(seconds)
+    assert says_more_in_seconds(replace(seen, pods=[replace(creating, started=True)])) is None
 
 
 def test_a_long_phase_is_shown_in_steps_so_that_status_is_not_a_clock() -> None:
