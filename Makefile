@@ -28,11 +28,11 @@ demo-down: ## remove the demo's cluster with all that is in it
 
 .PHONY: test
 test: venv ## every test, end-to-end on the kind cluster `sessionpools-test` included
-	@$(tools) && scripts/reset sessionpools-test && scripts/deploy sessionpools-test && $(bin)/pytest $(PYTEST_ARGS)
+	@$(tools) && scripts/reset sessionpools-test && scripts/deploy sessionpools-test && scripts/test $(PYTEST_ARGS)
 
 .PHONY: test-unit
 test-unit: venv ## the tests that need no cluster and no tools: unit and simulation
-	@$(bin)/pytest tests/unit tests/sim $(PYTEST_ARGS)
+	@$(bin)/pytest tests/unit tests/sim --numprocesses=auto --dist=loadfile $(PYTEST_ARGS)
 
 .PHONY: bench
 bench: venv ## the measurements in tests/bench, beside FastAPI and BentoML (installs Debian's wrk if it can, and build/peer-venv)

@@ -3,6 +3,7 @@ of a run what the simulation has covered.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import pytest
@@ -14,6 +15,17 @@ from support.tools import ROOT
 # How long an example takes says nothing on a busy machine.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:  # one of several processes (pytest-xdist)
+        output["tally"] = TALLY.parts()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    TALLY.merge(*getattr(node, "workeroutput", {}).get("tally", ({}, {}, [])))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -23,6 +23,7 @@ KUBELET_SECONDS: Final = 30.0  # until it tries a container that lacks a Secret 
 VOLUME_SECONDS: Final = 122.0  # a volume that lacks one: the kubelet's longest back-off
 SCHEDULER_SECONDS: Final = 10.0
 CONTAINER_SECONDS: Final = 40.0  # the kubelet's back-off of a container that has failed three times
+VOLUME_STATISTICS_SECONDS: Final = 150.0  # the kubelet measures volumes once a minute (volumeStatsAggPeriod)
 
 POISONED = """
 import os
@@ -237,7 +238,7 @@ def test_a_pod_that_the_kubelet_evicts_is_said_and_replaced_after_the_back_off(r
         pool.until_success()
         before = uids(pool)
         assert client.call(service_url(restricted, "greedy"), {"fill": True}).status == 200
-        status = pool.until_stalled("Evicted", 60)
+        status = pool.until_stalled("Evicted", VOLUME_STATISTICS_SECONDS)
         began = time.monotonic()
         assert any("exceeds the limit" in row["message"] for row in status["nodes"]), status
         assert len(pool.ready_pods()) == 1  # the other node's serves on

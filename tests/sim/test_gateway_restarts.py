@@ -109,6 +109,7 @@ async def test_a_call_that_is_held_while_haproxy_reloads_is_answered_and_logged_
     assert not waiting.done()
     await world.start_pod("score", name="score-a")
     assert await waiting == (200, "score-a")
+    await world.until(lambda: world.log_lines('"service":"score"'), "it is logged")
     assert world.log_lines('"service":"score"') == 1
 
 
