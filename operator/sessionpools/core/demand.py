@@ -14,12 +14,14 @@ slots first, so that high ones fall idle. Deleting a session pod drains it.
 While the demand is not known (no gateway answers) nothing grows and nothing retires.
 """
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
 
 from sessionpools.api.v1alpha1 import Isolation, SessionPool
+from sessionpools.core.limits import slots_of
 from sessionpools.core.model import PodView
 from sessionpools.core.placement import Place
 
@@ -50,6 +52,7 @@ class Wish:
 
     sessions: int  # initialPoolSize at least, maxPoolSize at most
     retire: tuple[PodView, ...] = ()  # of those that are there; not among `sessions`
+    limited: bool = False  # there would be more of them but for the limit of all pools' sessions there (core.limits)
 
 
 @dataclass(slots=True)
@@ -64,6 +67,7 @@ class _Node:
     stuck: bool  # one of its pods does not start, or has ended and is not replaced yet, or none is created now
     rolling: bool
     room: int  # how many more maxPoolSize allows
+    spare: float  # how many more the limit of all pools' sessions allows (core.limits)
 
     @property
     def capacity(self) -> int:
@@ -75,12 +79,17 @@ class _Node:
 
     def may_grow(self) -> bool:
         at_most = _STARTS_PER_CPU * max(self.place.node.cpus, 1)
-        return self.open and not self.stuck and self.room > 0 and self.starting < at_most
+        return self.open and not self.stuck and min(self.room, self.spare) > 0 and self.starting < at_most
+
+    @property
+    def limited(self) -> bool:
+        return self.open and not self.stuck and self.room > 0 >= self.spare
 
     def grow(self) -> None:
         self.sessions += 1
         self.starting += 1
         self.room -= 1
+        self.spare -= 1
 
 
 def elastic(pool: SessionPool) -> bool:
@@ -98,11 +107,13 @@ def wishes(
     idle: Mapping[str, float],
     now: float,
     held: Collection[str] = (),
+    most: Mapping[str, int] | None = None,
 ) -> dict[str, Wish]:
     """What each node of `places` should have. `before` is what this said of them last, as far as known: during a
     rollout the pods that are there do not tell how many are wanted. `idle` is for how many seconds pods (by uid) that
-    were asked just now have been idle; `held` nodes get no session pod now (core.holds)."""
-    nodes = _nodes(pool, revision, places, pods, before, held)
+    were asked just now have been idle; `held` nodes get no session pod now (core.holds). `most` is how many sessions
+    the pool may have on each node (core.limits); None: there is no limit."""
+    nodes = _nodes(pool, revision, places, pods, before, held, most)
     if demand is None:
         return {name: Wish(node.sessions) for name, node in nodes.items()}
     missing = demand.calls - sum(node.capacity for node in nodes.values())
@@ -125,7 +136,7 @@ def wishes(
     return {
         name: Wish(min(node.sessions, len(node.here) - len(gone[name])), tuple(gone[name]))
         if name in gone
-        else Wish(node.sessions)
+        else Wish(node.sessions, limited=missing > 0 and node.limited)
         for name, node in nodes.items()
     }
 
@@ -172,19 +183,26 @@ def _nodes(
     pods: Sequence[PodView],
     before: Mapping[str, int],
     held: Collection[str] = (),
+    most: Mapping[str, int] | None = None,
 ) -> dict[str, _Node]:
     by_node: dict[str, list[PodView]] = {name: [] for name in places}
     for pod in pods:
         if pod.owner.node in by_node:
             by_node[pod.owner.node].append(pod)
     return {
-        name: _node(pool, revision, places[name], found, before.get(name), name in held)
-        for name, found in by_node.items()
+        name: _node(pool, revision, places[name], found, before.get(name), name in held, allowed)
+        for name, found, allowed in ((n, f, None if most is None else most.get(n, 0)) for n, f in by_node.items())
     }
 
 
 def _node(
-    pool: SessionPool, revision: str, place: Place, pods: Sequence[PodView], before: int | None, held: bool
+    pool: SessionPool,
+    revision: str,
+    place: Place,
+    pods: Sequence[PodView],
+    before: int | None,
+    held: bool,
+    most: int | None,
 ) -> _Node:
     spec = pool.spec
     here = [pod for pod in pods if pod.alive and pod.owner.node_uid == place.node.uid]
@@ -198,15 +216,20 @@ def _node(
     failing = sum(pod.failure is not None and not pod.ready for pod in here)
     ended = any(pod.ended and not pod.deleting and pod.owner.revision == revision for pod in pods)
     leaving = 0 if old else len(pods) - len(here)  # in a rollout maxSurge bounds them
+    spare, never = math.inf, 0  # never: those that are missing, and stay so
+    if most is not None:
+        spare = most - max(sessions, sum(slots_of(pod) for pod in pods if not pod.ended))
+        never = max(sessions - max(most, len(here)), 0)
     return _Node(
         place=place,
         here=here,
         sessions=sessions,
         starting=sum(not pod.ready for pod in here) + max(sessions - len(here), 0),
-        failing=failing + (max(sessions - len(here), 0) if held else 0),
+        failing=failing + (max(sessions - len(here), 0) if held else never),
         stuck=failing > 0 or ended or held,
         rolling=old > 0,
         room=spec.max_pool_size - sessions - leaving,
+        spare=spare,
     )
 
 

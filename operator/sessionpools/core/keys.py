@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from sessionpools.api.v1alpha1 import SessionPool, WebService
 
-__all__ = ["Served", "elder_of", "key_of", "pool_of", "service_of"]
+__all__ = ["Served", "age_of", "elder_of", "key_of", "pool_of", "service_of"]
 
 Served = tuple[str, str, str]  # namespace, name, version
 T = TypeVar("T", SessionPool, WebService)
@@ -32,13 +32,13 @@ def pool_of(service: WebService, pools: Iterable[SessionPool]) -> SessionPool | 
 def elder_of(thing: T, others: Iterable[T]) -> T | None:
     """The older one of the same key, if any: it counts, and `thing` does not. One that is being deleted is no elder."""
     same = (o for o in others if key_of(o) == key_of(thing) and not o.metadata.deletion_timestamp)
-    return _oldest(o for o in same if o.metadata.uid != thing.metadata.uid and _age(o) < _age(thing))
+    return _oldest(o for o in same if o.metadata.uid != thing.metadata.uid and age_of(o) < age_of(thing))
 
 
 def _oldest(things: Iterable[T]) -> T | None:
-    return min(things, key=_age, default=None)
+    return min(things, key=age_of, default=None)
 
 
-def _age(thing: SessionPool | WebService) -> tuple[str, str]:
+def age_of(thing: SessionPool | WebService) -> tuple[str, str]:
     """Oldest first; the uid decides between two of one second, so that the answer is the same each time."""
     return (str(thing.metadata.creation_timestamp or ""), thing.metadata.uid)

@@ -6,6 +6,7 @@ in each deletion make that harmless.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
@@ -15,6 +16,7 @@ from sessionpools.api.v1alpha1 import Isolation, SessionPool
 from sessionpools.core.backoff import Backoff
 from sessionpools.core.demand import Wish
 from sessionpools.core.handover import LOOK_AGAIN_SECONDS
+from sessionpools.core.limits import slots_in, slots_of, slots_of_new
 from sessionpools.core.model import NodeView, PodView, SessionReport
 from sessionpools.core.placement import Place
 from sessionpools.core.pods import settings_of
@@ -59,6 +61,8 @@ class Plan:
     creates: tuple[CreatePod, ...] = ()
     deletes: tuple[DeletePod, ...] = ()
     patches: tuple[SettingsPatch, ...] = ()
+    # nodes where something wanted waits for the limit of all pools' sessions there (core.limits)
+    limited: tuple[str, ...] = ()
     # seconds until something that only time changes is due (the replacement of an ended pod, the end of a hold)
     look_again_seconds: float | None = None  # None: never
 
@@ -80,22 +84,25 @@ def plan(
     wishes: Mapping[str, Wish] | None = None,
     unseen: float = 0.0,
     not_before: Mapping[str, float] | None = None,
+    most: Mapping[str, int] | None = None,
 ) -> Plan:
     """`places` by node name, `pods` all of this pool, `reports` by pod uid as far as known, `now` in epoch seconds.
     `wishes` by node name is what demand asks for; without it each node has what `pods_wanted` says. `unseen` is how
     many new sessions of a rollout no gateway has yet (core.handover). `not_before` by node name is when a node gets the
-    next session pod, in epoch seconds (core.holds); those that are there are dealt with meanwhile."""
+    next session pod, in epoch seconds (core.holds); those that are there are dealt with meanwhile. `most` by node name
+    is how many sessions the pool may have there (core.limits); None: there is no limit."""
     if pool.metadata.deletion_timestamp:
         return Plan()  # the garbage collector removes what the pool owns
     if isinstance(target, Blocked) and not target.retire:
-        return Plan(patches=_patches(pool, pods))
+        patches, limited = _patches(pool, pods, most)
+        return Plan(patches=patches, limited=limited)
     by_node: dict[str, list[PodView]] = {name: [] for name in places}
     for pod in pods:
         by_node.setdefault(pod.owner.node, []).append(pod)
     wish = Wish(pods_wanted(pool))
     parts = [
-        _plan_node(pool, target, places.get(node), found, reports, now, (wishes or {}).get(node, wish))
-        for node, found in by_node.items()
+        _plan_node(pool, target, places.get(node), found, reports, now, (wishes or {}).get(node, wish), allowed)
+        for node, found, allowed in ((n, f, None if most is None else most.get(n, 0)) for n, f in by_node.items())
     ]
     parts = [_held_back(part, not_before or {}, now) for part in parts]
     waits = [part.look_again_seconds for part in parts if part.look_again_seconds is not None]
@@ -103,10 +110,13 @@ def plan(
     handed_over = _handed_over(pool, deletes, reports, unseen)
     if len(handed_over) < len(deletes):
         waits.append(LOOK_AGAIN_SECONDS)
+    creates = tuple(create for part in parts for create in part.creates)
+    patches, not_resized = _patches(pool, [p for p in pods if p.owner.node in places], most, creates)
     return Plan(
-        creates=tuple(create for part in parts for create in part.creates),
+        creates=creates,
         deletes=tuple(handed_over),
-        patches=_patches(pool, [p for p in pods if p.owner.node in places]),
+        patches=patches,
+        limited=(*(node for part in parts for node in part.limited), *not_resized),
         look_again_seconds=min(waits, default=None),
     )
 
@@ -119,6 +129,7 @@ def _plan_node(
     reports: Mapping[str, SessionReport],
     now: float,
     wish: Wish,
+    most: int | None,
 ) -> Plan:
     alive = [pod for pod in pods if pod.alive]
     if isinstance(target, Blocked):
@@ -157,8 +168,12 @@ def _plan_node(
     room = _room(pool, wanted, [*here, *held], old, standing)
     missing = min(wanted - len(current) - len(held), room)
     whys = ("Rollout" if old else "Initial" if n < pods_wanted(pool) else "Demand" for n in count(len(current)))
+    # what is leaving has its place until it is gone, and is no reason to say that there is none
+    limited = missing > _below_limit(pool, most, [pod for pod in standing if not pod.deleting], missing)
+    missing = _below_limit(pool, most, standing, missing)
     creates = _fill(target.revision.name, place.node, missing, [*current, *held], pods, whys)
-    return Plan(tuple(creates), (*deletes, *replaced), look_again_seconds=due)
+    where = (place.node.name,) if limited else ()
+    return Plan(tuple(creates), (*deletes, *replaced), limited=where, look_again_seconds=due)
 
 
 def _held_back(part: Plan, not_before: Mapping[str, float], now: float) -> Plan:
@@ -185,6 +200,13 @@ def _room(
         most = min(most, wanted - len(here))
     alike = sum(isolation_of(pool, pod) is Isolation.PROCESS for pod in standing)
     return min(most, wanted + min(surge, 1) - alike)
+
+
+def _below_limit(pool: SessionPool, most: int | None, standing: Sequence[PodView], missing: int) -> int:
+    """How many of the missing session pods the node's limit allows beside those that stand there."""
+    if most is None or missing <= 0:
+        return missing
+    return min(missing, max(most - sum(map(slots_of, standing)), 0) // slots_of_new(pool))
 
 
 def _retire_old(
@@ -287,10 +309,26 @@ def _fill(
         yield CreatePod(node, slot, max(seen, default=-1) + 1, why)
 
 
-def _patches(pool: SessionPool, pods: Iterable[PodView]) -> tuple[SettingsPatch, ...]:
+def _patches(
+    pool: SessionPool, pods: Sequence[PodView], most: Mapping[str, int] | None, creates: Iterable[CreatePod] = ()
+) -> tuple[tuple[SettingsPatch, ...], tuple[str, ...]]:
+    """The settings that are not as they should be, and the nodes whose limit has no room for the larger ones."""
     wanted = {isolation: settings_of(pool, isolation) for isolation in Isolation}
     found = ((pod, wanted[isolation_of(pool, pod)]) for pod in pods if pod.alive)
-    return tuple(SettingsPatch(pod, settings) for pod, settings in found if pod.settings != settings)
+    patches = [SettingsPatch(pod, settings) for pod, settings in found if pod.settings != settings]
+    if most is None or not patches:
+        return tuple(patches), ()
+    here = Counter(create.node.name for create in creates for _ in range(slots_of_new(pool)))
+    here.update(pod.owner.node for pod in pods if not pod.ended for _ in range(slots_of(pod)))
+    allowed, limited = [], []
+    for patch in patches:
+        node, more = patch.pod.owner.node, slots_in(patch.settings) - slots_of(patch.pod)
+        if more > 0 and here[node] + more > most.get(node, 0):
+            limited.append(node)
+        else:
+            here[node] += more
+            allowed.append(patch)
+    return tuple(allowed), tuple(dict.fromkeys(limited))
 
 
 def _delete(pods: Iterable[PodView], why: str) -> Plan:

@@ -23,6 +23,7 @@ from sessionpools.api.v1alpha1 import (
     State,
 )
 from sessionpools.core.holds import QUOTA_EXCEEDED
+from sessionpools.core.limits import NODE_LIMIT_REACHED
 from sessionpools.core.model import Failure, PodView, SessionReport
 from sessionpools.core.placement import Place
 from sessionpools.core.plan import pods_wanted
@@ -43,8 +44,8 @@ LONG_CREATION_SECONDS = 40.0
 @dataclass(frozen=True, slots=True)
 class Observation:
     """All that a pool's status is made of. `places` by node name, `reports` by pod uid, `held` by node name: why no
-    session pod is created there (core.holds). `left`: nodes that pods of the pool have left a moment ago, so that
-    neither the scheduler nor a quota may have been asked since."""
+    session pod is created there (core.holds, core.limits). `left`: nodes that pods of the pool have left a moment ago,
+    so that neither the scheduler nor a quota may have been asked since."""
 
     pool: SessionPool
     target: Target | Blocked
@@ -194,8 +195,8 @@ def _unless_others_leave(seen: Observation, node: str, failure: Failure, pods: S
 
 
 def _no_room(failure: Failure) -> bool:
-    """Whether the node or the namespace has not what a session pod requests."""
-    return failure.reason in ("Unschedulable", QUOTA_EXCEEDED)
+    """Whether the node or the namespace has not what a session pod takes."""
+    return failure.reason in ("Unschedulable", QUOTA_EXCEEDED, NODE_LIMIT_REACHED)
 
 
 def _message(seen: Observation, place: Place | None, pods: Sequence[PodView], failure: Failure | None) -> str:
@@ -299,10 +300,9 @@ def _stalled(seen: Observation, rows: Sequence[_Row], failing: _Row | None) -> F
     if not failing.outdated:
         return Failure(failing.failure.reason, message)
     if update.max_surge and _no_room(failing.failure):
-        remedy = (
-            "lower resources.requests of the WebService, add capacity, or set update.maxSurge 0 and "
-            f"update.maxUnavailable {sessions_wanted(seen.pool, 1)}"
-        )
+        limited = failing.failure.reason == NODE_LIMIT_REACHED
+        more = "" if limited else "lower resources.requests of the WebService, add capacity, or "
+        remedy = f"{more}set update.maxSurge 0 and update.maxUnavailable {sessions_wanted(seen.pool, 1)}"
         return Failure("SurgeUnschedulable", f"{message}; a new session has no room beside the old ones: {remedy}")
     return Failure("RevisionFailed", message)
 
