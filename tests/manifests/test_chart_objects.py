@@ -218,6 +218,7 @@ def test_the_controller_is_told_what_it_needs_by_its_environment() -> None:
         "SESSIONPOOLS_SESSION_IMAGE": "session-pools-session:dev",
         "SESSIONPOOLS_SESSION_IMAGE_PULL_POLICY": "IfNotPresent",
         "SESSIONPOOLS_WATCH_NAMESPACES": "",
+        "SESSIONPOOLS_MAX_SESSIONS_PER_NODE": "0",
         "SESSIONPOOLS_LOG_LEVEL": "info",
         "SESSIONPOOLS_HTTP_PORT": "8080",
         "SESSIONPOOLS_GATEWAY_LABELS": "app.kubernetes.io/name=session-pools,app.kubernetes.io/instance=session-pools,"
@@ -226,6 +227,7 @@ def test_the_controller_is_told_what_it_needs_by_its_environment() -> None:
     }
     assert "SESSIONPOOLS_GATEWAY_LABELS" not in env(chart({"gateway": {"enabled": False}}))
     assert env(chart(NAMESPACED))["SESSIONPOOLS_WATCH_NAMESPACES"] == "blue,green"
+    assert env(chart({"limits": {"maxSessionsPerNode": 40}}))["SESSIONPOOLS_MAX_SESSIONS_PER_NODE"] == "40"
     assert env(chart({"logLevel": "debug"}))["SESSIONPOOLS_LOG_LEVEL"] == "debug"
     assert env(chart({"sessionImage": {"pullPolicy": "Always"}}))["SESSIONPOOLS_SESSION_IMAGE_PULL_POLICY"] == "Always"
     assert env(chart(EVERYTHING_ON))["HTTPS_PROXY"] == "http://proxy:3128"

@@ -141,13 +141,14 @@ class Simulation:
             "spec": fields | spec,
         }
 
-    def apply(self, *objects: Json) -> None:
+    def apply(self, *objects: Json, namespace: str = NAMESPACE) -> None:
         for body in objects:
             resource = SESSION_POOLS if body["kind"] == "SessionPool" else WEB_SERVICES
-            self.server.store.create(resource, body, NAMESPACE)
+            body["metadata"]["namespace"] = namespace
+            self.server.store.create(resource, body, namespace)
 
-    def edit_pool(self, name: str = "score", **spec: Any) -> None:
-        self.server.store.edit(SESSION_POOLS, name, {"spec": spec}, NAMESPACE)
+    def edit_pool(self, name: str = "score", *, namespace: str = NAMESPACE, **spec: Any) -> None:
+        self.server.store.edit(SESSION_POOLS, name, {"spec": spec}, namespace)
 
     def edit_service(self, name: str = "score", **spec: Any) -> None:
         self.server.store.edit(WEB_SERVICES, name, {"spec": spec}, NAMESPACE)

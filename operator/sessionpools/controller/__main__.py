@@ -18,6 +18,7 @@ EPILOG = """environment:
   SESSIONPOOLS_SESSION_IMAGE              image of sessions whose WebService names none (required)
   SESSIONPOOLS_SESSION_IMAGE_PULL_POLICY  Always, IfNotPresent (default) or Never
   SESSIONPOOLS_WATCH_NAMESPACES           comma-separated; empty: all namespaces
+  SESSIONPOOLS_MAX_SESSIONS_PER_NODE      of all pools together; 0 (default): no limit
   SESSIONPOOLS_LEASE                      Lease in POD_NAMESPACE whose holder, by its POD_NAME, works while others
                                           stand by; empty: there are no others
   SESSIONPOOLS_GATEWAY_LABELS             selector of the active gateway pod in POD_NAMESPACE, by whose demand

@@ -45,7 +45,9 @@ class App:
         pace: Pace | None = None,
     ) -> None:
         self.heartbeat = time.monotonic()  # when the event loop last turned
-        self.store = Store(api, config.namespaces, self.enqueue, self._pod_left)
+        self.store = Store(
+            api, config.namespaces, self.enqueue, self._pod_left, sessions_per_node=config.max_sessions_per_node
+        )
         self.metrics = metrics or Metrics()
         selector, namespace = config.gateway_selector, config.pod_namespace
         self._feed = (

@@ -24,6 +24,7 @@ class Config:
     # isolation Pod have initialPoolSize sessions a node.
     gateway_selector: str = ""
     gateway_port: int = 12801  # where it says what is asked of each pool
+    max_sessions_per_node: int = 0  # of all pools together (core.limits); 0: no limit
 
 
 def from_environment(env: Mapping[str, str]) -> Config:
@@ -56,7 +57,15 @@ def from_environment(env: Mapping[str, str]) -> Config:
         lease=lease,
         gateway_selector=selector,
         gateway_port=gateway_port,
+        max_sessions_per_node=_count(env, "SESSIONPOOLS_MAX_SESSIONS_PER_NODE"),
     )
+
+
+def _count(env: Mapping[str, str], name: str) -> int:
+    count = env.get(name) or "0"
+    if not count.isdecimal():
+        raise ConfigError(f"{name} is {count!r}: use a number, 0 for no limit")
+    return int(count)
 
 
 def _port(env: Mapping[str, str], name: str, default: int) -> int:

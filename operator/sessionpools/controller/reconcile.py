@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sessionpools.api import names
 from sessionpools.api.v1alpha1 import SessionPool, SessionPoolStatus, WebService
@@ -21,6 +21,7 @@ from sessionpools.core.demand import Demand, Wish, elastic, retirable, wishes
 from sessionpools.core.handover import unseen_sessions
 from sessionpools.core.holds import Holds
 from sessionpools.core.keys import key_of, service_of
+from sessionpools.core.limits import limit_reached
 from sessionpools.core.model import PodView
 from sessionpools.core.placement import Place, place
 from sessionpools.core.plan import Plan, plan
@@ -135,7 +136,9 @@ class PoolReconciler:
         seen, by_demand, ask_again = await self._observe(pool, goal, memory)
         not_before = memory.holds.not_before(self._pace.backoff, memory.uid)
         unseen = self._unseen(seen, memory)
-        steps = plan(pool, goal, seen.places, seen.pods, seen.reports, seen.now, by_demand, unseen, not_before)
+        most = self._most(pool, seen.places)
+        steps = plan(pool, goal, seen.places, seen.pods, seen.reports, seen.now, by_demand, unseen, not_before, most)
+        seen = self._within_limit(seen, steps, by_demand)
         decided = time.perf_counter() - began - memory.inquiry.waited_seconds
         # The status says what was observed before the plan. That it can not be written is no reason not to act.
         report, act = await asyncio.gather(
@@ -231,15 +234,19 @@ class PoolReconciler:
         held = memory.holds.waiting(self._pace.backoff, memory.uid, self._clock())
         inquiry, now, interval = memory.inquiry, self._monotonic(), self._pace.starting
         by_demand: Mapping[str, Wish] | None = None
+        if self._store.ledger:
+            self._store.ledger.blocked(pool.metadata.uid, isinstance(goal, Blocked))
         if self._demand and elastic(pool) and isinstance(goal, Target):
             demand, before = self._demand(pool.metadata.uid), memory.sessions
-            by_demand = wishes(pool, revision, demand, places, pods, before, {}, self._clock(), held)
+            most = self._most(pool, places)
+            by_demand = wishes(pool, revision, demand, places, pods, before, {}, self._clock(), held, most)
             idle = retirable(pool, revision, demand, places, pods, before)
             sessions = {node: wish.sessions for node, wish in by_demand.items()}
             again = await inquiry.ask(self._pod_client, pool, revision, pods, now, interval, sessions, idle)
             now_asked = self._demand(pool.metadata.uid)  # pods may have taken a second to answer
             if now_asked != demand or inquiry.idle:
-                by_demand = wishes(pool, revision, now_asked, places, pods, before, inquiry.idle, self._clock(), held)
+                most, rested = self._most(pool, places), inquiry.idle
+                by_demand = wishes(pool, revision, now_asked, places, pods, before, rested, self._clock(), held, most)
             memory.sessions = {node: wish.sessions for node, wish in by_demand.items()}
         else:
             memory.sessions = {}  # of an isolation that was
@@ -250,6 +257,24 @@ class PoolReconciler:
         failures = memory.holds.failures(self._pace.backoff, memory.uid, epoch)
         seen = Observation(pool, goal, places, pods, reports, failures, left, epoch)
         return seen, by_demand, _soonest(again, self._pace.room if left else None)
+
+    def _most(self, pool: SessionPool, places: Mapping[str, Place]) -> Mapping[str, int] | None:
+        """How many sessions the pool may have on each node now; None: there is no limit."""
+        ledger = self._store.ledger
+        return ledger.most(pool.metadata.uid, places) if ledger else None
+
+    def _within_limit(self, seen: Observation, steps: Plan, by_demand: Mapping[str, Wish] | None) -> Observation:
+        """With the nodes whose limit holds something back. Others hear at once of what is about to be done: nothing is
+        awaited between `most` and this."""
+        ledger = self._store.ledger
+        if ledger is None:
+            return seen
+        growth = {node for node, wish in (by_demand or {}).items() if wish.limited}
+        ledger.decided(seen.pool, seen.pods, steps, growth.union(steps.limited))
+        if not steps.limited:
+            return seen
+        failure = limit_reached(seen.pool, ledger.limit)
+        return replace(seen, held={**seen.held, **dict.fromkeys(steps.limited, failure)})
 
     def _hold(
         self, pool: SessionPool, revision: str, places: Mapping[str, Place], pods: Sequence[PodView], memory: _Memory
@@ -294,6 +319,8 @@ class PoolReconciler:
         if steps.creates and seen.revision not in memory.collected:
             memory.collected = frozenset()  # its code is about to be copied, and may be of no use soon
         refused = await self._executor.execute(seen.pool, goal, steps)
+        if self._store.ledger:
+            self._store.ledger.refused(seen.pool, refused)
         waiting = memory.holds.waiting(self._pace.backoff, memory.uid, seen.now)
         tried = {create.node.name for create in steps.creates[:CREATES_AT_ONCE]} | refused.keys()
         before, memory.holds = memory.holds, memory.holds.after_creating(tried, refused, waiting, self._clock())

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from sessionpools.api import names
 from sessionpools.api.v1alpha1 import SessionPool, WebService
+from sessionpools.controller.ledger import Ledger
 from sessionpools.core.keys import Served, key_of
 from sessionpools.core.model import NodeView, PodView
 from sessionpools.core.observe import node_view, pod_view
@@ -71,8 +72,11 @@ class Store:
         namespaces: Sequence[str],
         enqueue: Callable[[Key], None],
         left: Callable[[PodView], None] = lambda pod: None,
+        *,
+        sessions_per_node: int = 0,
     ) -> None:
-        """`left` is told of each session pod once, when it begins to leave, whoever deletes it."""
+        """`left` is told of each session pod once, when it begins to leave, whoever deletes it. `sessions_per_node` is
+        the limit of all pools together; 0: there is none."""
         scope = list(namespaces) or None
         self._enqueue = enqueue
         self._left = left
@@ -81,6 +85,7 @@ class Store:
         self._pods: defaultdict[str, dict[str, PodView]] = defaultdict(dict)
         self._deleting: set[str] = set()
         self._created: dict[tuple[str, str], float] = {}
+        self.ledger = Ledger(sessions_per_node, lambda pool: enqueue(pool_key(pool))) if sessions_per_node else None
         self.pools = Reflector(api, protocol.SESSION_POOLS, _pool, self._pool_changed, scope)
         self.services = Reflector(api, protocol.WEB_SERVICES, _service, self._service_changed, scope)
         self.pods = Reflector(
@@ -162,6 +167,8 @@ class Store:
 
     def _pool_changed(self, old: SessionPool | None, new: SessionPool | None) -> None:
         self._pools_by_key.change(old, new)
+        if self.ledger:
+            self.ledger.pool_changed(old, new)
         pool = new or old
         if pool is None:
             return
@@ -188,6 +195,8 @@ class Store:
     def _pod_changed(self, old: PodView | None, new: PodView | None) -> None:
         if old == new:
             return
+        if self.ledger:
+            self.ledger.pod_changed(old, new)
         if old is not None and (new is None or new.uid != old.uid):
             of_pool = self._pods[old.owner.pool_uid]
             of_pool.pop(old.uid, None)
@@ -205,6 +214,8 @@ class Store:
     def _node_changed(self, old: NodeView | None, new: NodeView | None) -> None:
         if old == new:  # a heartbeat
             return
+        if self.ledger:
+            self.ledger.node_changed(old, new)
         for pool in self.pools.values():
             self._enqueue(pool_key(pool))
 

@@ -24,6 +24,11 @@ def test_the_lease_is_held_in_the_own_namespace_by_the_pods_name() -> None:
     assert from_environment(NEEDED).lease == ""
 
 
+def test_the_limit_of_sessions_on_a_node_is_none_unless_it_is_set() -> None:
+    assert from_environment(NEEDED).max_sessions_per_node == 0
+    assert from_environment(NEEDED | {"SESSIONPOOLS_MAX_SESSIONS_PER_NODE": "40"}).max_sessions_per_node == 40
+
+
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
@@ -32,6 +37,8 @@ def test_the_lease_is_held_in_the_own_namespace_by_the_pods_name() -> None:
         ({"SESSIONPOOLS_LEASE": "l", "POD_NAME": "me"}, "POD_NAMESPACE"),
         ({"SESSIONPOOLS_LEASE": "l", "POD_NAMESPACE": "home"}, "POD_NAME"),
         ({"SESSIONPOOLS_GATEWAY_PORT": "http"}, "SESSIONPOOLS_GATEWAY_PORT"),
+        ({"SESSIONPOOLS_MAX_SESSIONS_PER_NODE": "-1"}, "SESSIONPOOLS_MAX_SESSIONS_PER_NODE"),
+        ({"SESSIONPOOLS_MAX_SESSIONS_PER_NODE": "many"}, "SESSIONPOOLS_MAX_SESSIONS_PER_NODE"),
         ({"SESSIONPOOLS_HTTP_PORT": "65536"}, "SESSIONPOOLS_HTTP_PORT"),
         ({"SESSIONPOOLS_LOG_LEVEL": "loud"}, "SESSIONPOOLS_LOG_LEVEL"),
         ({"SESSIONPOOLS_SESSION_IMAGE_PULL_POLICY": "Sometimes"}, "SESSIONPOOLS_SESSION_IMAGE_PULL_POLICY"),

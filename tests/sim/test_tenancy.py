@@ -1,0 +1,196 @@
+"""Pools of several namespaces that share nodes: the limit of sessions on a node, and controllers that serve a list of
+namespaces only.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from sessionpools.api import names
+from sessionpools.kube.protocol import NODES, PODS, SESSION_POOLS, WEB_SERVICES
+from support.apiserver_objects import Json
+from support.demand_world import Gateway
+from support.simulation import NAMESPACE, Simulation
+
+OTHER = "other"
+NODE = "worker-1"
+
+
+class Tenants(Simulation):
+    """The pools `first` (in one namespace) and `second` (in another) on the same node."""
+
+    def limited_to(self, sessions: int) -> None:
+        self.config = replace(self.config, max_sessions_per_node=sessions)
+
+    def publish(
+        self, name: str, namespace: str = NAMESPACE, initial: int = 2, maximum: int = 4, **spec: object
+    ) -> None:
+        pool = self.pool(name, service=name, initial=initial, maximum=maximum, **spec)
+        self.apply(self.service(name, service=name), pool, namespace=namespace)
+
+    def sessions(self, name: str) -> int:
+        """Session pods of the pool, leaving ones included."""
+        found = self.server.store.all(PODS)
+        return sum(pod["metadata"]["labels"][names.LABEL_POOL] == name for pod in found)
+
+    def row(self, name: str) -> Json:
+        rows = self.status(name).get("nodes") or [{}]
+        return dict(rows[0])
+
+    async def until_held(self, name: str, reason: str = "NodeLimitReached") -> None:
+        await self.until(lambda: self.condition("Stalled", name).get("reason") == reason, f"{name} is held")
+
+
+@pytest.fixture
+async def sim() -> AsyncIterator[Tenants]:
+    tenants = Tenants()
+    tenants.limited_to(3)
+    async with tenants:
+        tenants.add_node(NODE)
+        yield tenants
+
+
+async def test_a_pool_that_finds_no_place_is_held_and_filled_once_another_namespaces_pool_goes(sim: Tenants) -> None:
+    sim.publish("first")
+    await sim.until_success("first")
+    sim.publish("second", OTHER)
+    await sim.until_held("second")
+    await sim.until(lambda: (sim.sessions("first"), sim.sessions("second")) == (2, 1))
+    assert sim.row("second")["state"] == "Pending"
+    assert sim.row("second")["message"].startswith("NodeLimitReached: no more than 3 sessions")
+    assert sim.condition("Ready", "second")["reason"] == "NodeLimitReached"
+    await sim.comes_to_rest()
+    sim.server.store.delete(SESSION_POOLS, "first", NAMESPACE)
+    await sim.until_success("second")
+    assert sim.condition("Stalled", "second")["status"] == "False"
+
+
+async def test_pools_that_come_at_the_same_moment_have_no_more_than_the_limit_between_them(sim: Tenants) -> None:
+    most = 0
+
+    def count(_: object) -> None:
+        nonlocal most
+        most = max(most, len(list(sim.server.store.all(PODS))))
+
+    sim.server.on_write.append(count)
+    for number in range(6):
+        sim.publish(f"pool-{number}", f"team-{number}", initial=1)
+    await sim.until(lambda: len(sim.ready_pods()) == 3)
+    await sim.comes_to_rest()
+    assert (most, len(sim.ready_pods())) == (3, 3)
+
+
+async def test_a_limit_that_is_lowered_ends_no_session_and_lets_none_be_added(sim: Tenants) -> None:
+    sim.publish("first", initial=3)
+    await sim.until_success("first")
+    sim.limited_to(1)
+    await sim.restart_controller()
+    await sim.comes_to_rest()
+    assert sim.sessions("first") == 3
+    assert sim.status("first")["state"] == "Success"
+    victim = sim.pods()[0]["metadata"]
+    sim.server.store.delete(PODS, victim["name"], victim["namespace"])
+    await sim.until_held("first")
+    assert sim.sessions("first") == 2
+
+
+async def test_a_rollout_that_has_no_place_for_its_surge_says_so_and_goes_on_without_surge(sim: Tenants) -> None:
+    sim.publish("first", initial=3)
+    await sim.until_success("first")
+    await sim.comes_to_rest()
+    old = {pod["metadata"]["uid"] for pod in sim.pods()}
+    sim.edit_service("first", code={"inline": {"service.py": "x = 2"}})
+    await sim.until_held("first", "SurgeUnschedulable")
+    assert "set update.maxSurge 0 and update.maxUnavailable 1" in sim.condition("Stalled", "first")["message"]
+    assert {pod["metadata"]["uid"] for pod in sim.ready_pods()} == old
+    sim.edit_pool("first", update={"maxSurge": 0, "maxUnavailable": 1})
+    await sim.until(lambda: sim.status("first")["sessions"]["updated"] == 3)
+    await sim.until_success("first")
+    assert not old & {pod["metadata"]["uid"] for pod in sim.pods()}
+
+
+async def test_a_process_pod_needs_places_for_all_its_slots(sim: Tenants) -> None:
+    sim.publish("first", initial=1, maximum=1)
+    await sim.until_success("first")
+    sim.publish("second", OTHER, isolation="Process", initial=1, maximum=3)
+    await sim.until_held("second")
+    assert sim.sessions("second") == 0
+    sim.edit_pool("second", namespace=OTHER, maxPoolSize=2)
+    await sim.until_success("second")
+    sim.edit_pool("second", namespace=OTHER, maxPoolSize=3)
+    await sim.until_held("second")
+    (pod,) = [pod for pod in sim.pods() if pod["metadata"]["namespace"] == OTHER]
+    assert '"maxPoolSize":2' in pod["metadata"]["annotations"][names.ANNOTATION_SETTINGS]
+
+
+async def test_a_pool_without_a_web_service_keeps_no_places(sim: Tenants) -> None:
+    sim.apply(sim.pool("empty", service="Empty", initial=3))
+    await sim.until(lambda: sim.condition("Stalled", "empty").get("reason") == "ServiceNotFound")
+    sim.publish("first", initial=3)
+    await sim.until_success("first")
+
+
+async def test_growth_waits_for_places_and_goes_on_when_another_pool_gives_them_up() -> None:
+    async with Gateway() as gateway:
+        sim = Tenants()
+        sim.limited_to(4)
+        labels = {"app": "gateway"}
+        sim.config = replace(
+            sim.config, pod_namespace="home", gateway_selector="app=gateway", gateway_port=gateway.port
+        )
+        async with sim:
+            sim.add_node(NODE)
+            body = {"metadata": {"name": "gateway", "labels": labels}, "spec": {"containers": [{"name": "agent"}]}}
+            sim.server.store.create(PODS, {"apiVersion": "v1", "kind": "Pod", **body}, "home")
+            sim.server.store.edit(PODS, "gateway", {"status": {"podIP": "127.0.0.1"}}, "home")
+            of = {}
+            for name, namespace in (("first", NAMESPACE), ("second", OTHER)):
+                sim.publish(name, namespace, initial=1, maximum=4)
+                await sim.until_success(name)
+                of[name] = next(
+                    p["metadata"]["uid"] for p in sim.server.store.all(SESSION_POOLS) if p["metadata"]["name"] == name
+                )
+            gateway.calls = {of["first"]: (1, 5), of["second"]: (0, 0)}
+            await gateway.source.poll()
+
+            def ready(name: str) -> int:
+                labelled = [p for p in sim.ready_pods() if names.LABEL_POOL in p["metadata"]["labels"]]
+                return sum(p["metadata"]["labels"][names.LABEL_POOL] == name for p in labelled)
+
+            await sim.until(lambda: ready("first") == 3, "it grows to what the other's initial session leaves")
+            await sim.comes_to_rest()
+            assert (ready("first"), sim.status("first")["state"]) == (3, "Success")
+            sim.server.store.delete(SESSION_POOLS, "second", OTHER)
+            await sim.until(lambda: ready("first") == 4, "it grows into the places of the pool that has gone")
+
+
+async def test_a_controller_of_some_namespaces_serves_these_and_leaves_all_others_as_they_are() -> None:
+    sim = Tenants(namespaces=(NAMESPACE, OTHER))
+    async with sim:
+        sim.add_node(NODE)
+        for name, namespace in (("first", NAMESPACE), ("second", OTHER), ("third", "foreign")):
+            sim.publish(name, namespace)
+        await sim.until_success("first")
+        await sim.until_success("second")
+        await sim.comes_to_rest()
+        assert sim.sessions("third") == 0
+        assert sim.status("third") == {"observedGeneration": -1}  # nobody has looked at it
+        asked = [request for request in sim.server.requests if request.resource is not NODES]
+        assert {request.namespace for request in asked} == {NAMESPACE, OTHER}
+
+
+async def test_in_a_list_of_namespaces_a_pool_is_forgotten_when_it_is_deleted_while_no_controller_looks() -> None:
+    sim = Tenants(namespaces=(NAMESPACE,))
+    async with sim:
+        sim.add_node(NODE)
+        sim.publish("first")
+        await sim.until_success("first")
+        await sim.stop_controller()
+        sim.server.store.delete(SESSION_POOLS, "first", NAMESPACE)
+        sim.server.store.delete(WEB_SERVICES, "first", NAMESPACE)
+        await sim.start_controller()
+        await sim.until(lambda: not sim.server.store.all(PODS), "its sessions are gone")
+        await asyncio.sleep(0)
+        assert await sim.quiet() == 0
