@@ -7,7 +7,7 @@ and a pod's coming and going a sum over the pools of its node. Who waits for pla
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from sessionpools.api.v1alpha1 import SessionPool
 from sessionpools.core.limits import Claim, claim_of, entitled, slots_in, slots_of, slots_of_new
@@ -59,10 +59,14 @@ class Ledger:
         known = self._claimants.get(new.metadata.uid)
         if known and known.pool.metadata.generation == new.metadata.generation and _same_life(known.pool, new):
             return
-        blocked = known.blocked if known else False
-        self._claimants[new.metadata.uid] = _Claimant(new, claim_of(new), blocked)
+        claimant = _Claimant(new, claim_of(new), known.blocked if known else False)
+        self._claimants[new.metadata.uid] = claimant
+        same_size = known is not None and known.claim == claimant.claim
         for node in self._nodes.values():
-            if _belongs(new, node.view):
+            before, belongs = new.metadata.uid in node.belong, _belongs(new, node.view)
+            if same_size and before == belongs:
+                continue
+            if belongs:
                 node.belong.add(new.metadata.uid)
             else:
                 node.belong.discard(new.metadata.uid)
@@ -164,11 +168,13 @@ class Ledger:
     def _reckon(self, node: _Node) -> dict[str, int]:
         claims = {}
         for uid in node.belong | node.standing.keys() | node.decided.keys():
-            claimant = self._claimants.get(uid)
-            claim = claimant.claim if claimant else Claim()
-            if claimant is None or claimant.blocked or uid not in node.belong:
-                claim = replace(claim, initial=0)
-            claims[uid] = replace(claim, standing=_count(node, uid))
+            claimant, standing = self._claimants.get(uid), _count(node, uid)
+            if claimant is None:
+                claims[uid] = Claim(standing=standing)
+                continue
+            of = claimant.claim
+            initial = 0 if claimant.blocked or uid not in node.belong else of.initial
+            claims[uid] = Claim(of.since, initial, of.at_once, standing)
         return entitled(claims, self.limit)
 
 
