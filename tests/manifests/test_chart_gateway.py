@@ -152,6 +152,7 @@ def test_the_agent_is_told_what_it_needs_by_its_environment() -> None:
         "SESSIONPOOLS_GATEWAY_LABELS": ",".join(f"{key}={value}" for key, value in GATEWAYS.items()),
         "SESSIONPOOLS_API_NAMESPACE": "session-pools",
         "SESSIONPOOLS_WATCH_NAMESPACES": "",
+        "SESSIONPOOLS_IGNORE_NAMESPACES": "",
         "SESSIONPOOLS_GATEWAY_DIR": "/run/session-pools",
         "SESSIONPOOLS_GATEWAY_PORT": "12800",
         "SESSIONPOOLS_HTTP_PORT": "12801",

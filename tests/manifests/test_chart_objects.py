@@ -218,6 +218,8 @@ def test_the_controller_is_told_what_it_needs_by_its_environment() -> None:
         "SESSIONPOOLS_SESSION_IMAGE": "session-pools-session:dev",
         "SESSIONPOOLS_SESSION_IMAGE_PULL_POLICY": "IfNotPresent",
         "SESSIONPOOLS_WATCH_NAMESPACES": "",
+        "SESSIONPOOLS_IGNORE_NAMESPACES": "",
+        "SESSIONPOOLS_NODES": "",
         "SESSIONPOOLS_MAX_SESSIONS_PER_NODE": "0",
         "SESSIONPOOLS_LOG_LEVEL": "info",
         "SESSIONPOOLS_HTTP_PORT": "8080",

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from support.manifests import Object, chart, of_kind, the
+from support.manifests import HelmError, Object, chart, of_kind, the
 from support.tools import ROOT
 
 NAMESPACED = {"watch": {"namespaces": ["blue", "green"]}}
@@ -92,6 +92,47 @@ def test_of_leases_each_reads_and_writes_its_own(component: str) -> None:
         (["create"], None),
         (["get", "patch"], [name]),
     ]
+
+
+def test_with_named_nodes_the_controller_has_no_right_outside_of_its_namespaces() -> None:
+    values = {"watch": {"namespaces": ["blue"], "nodes": ["worker-1"]}}
+    assert set(roles_of(chart(values), "session-pools-controller")) == {"blue", "session-pools"}
+    everywhere = roles_of(chart({"watch": {"nodes": ["worker-1"]}}), "session-pools-controller")[""]
+    assert everywhere == IN_A_NAMESPACE
+
+
+ROLES_ONLY = {"rbac": {"clusterScoped": False}, "crds": {"enabled": False}}
+
+
+@pytest.mark.parametrize("namespaces", [["session-pools"], ["blue", "green"]])
+@pytest.mark.parametrize("nodes", [[], ["worker-1"]])
+def test_without_cluster_scope_every_object_is_in_a_namespace_and_the_rights_there_are_the_same(
+    namespaces: list[str], nodes: list[str]
+) -> None:
+    objects = chart(ROLES_ONLY | {"watch": {"namespaces": namespaces, "nodes": nodes}})
+    assert {o["metadata"].get("namespace") for o in objects} == {"session-pools", *namespaces}
+    controller, gateway = (roles_of(objects, f"session-pools-{part}") for part in ("controller", "gateway"))
+    home = {"session-pools": FIND_GATEWAYS | LEASE | (IN_A_NAMESPACE if "session-pools" in namespaces else set())}
+    assert controller == dict.fromkeys(namespaces, IN_A_NAMESPACE) | home
+    routed = ROUTE if "session-pools" in namespaces else set()
+    assert gateway == dict.fromkeys(namespaces, ROUTE) | {"session-pools": ELECT | routed}
+
+
+def test_without_cluster_scope_the_definitions_are_the_only_thing_that_may_be_cluster_wide() -> None:
+    objects = chart({"rbac": {"clusterScoped": False}, "watch": {"namespaces": ["blue"]}})
+    assert {o["kind"] for o in objects if "namespace" not in o["metadata"]} == {"CustomResourceDefinition"}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rbac": {"clusterScoped": False}}, "name the namespaces to serve in watch.namespaces"),
+        ({"watch": {"namespaces": ["a"], "ignoreNamespaces": ["b"]}}, "watch.ignoreNamespaces is for all namespaces"),
+    ],
+)
+def test_namespaces_of_which_no_controller_could_be_made_are_refused(values: Object, message: str) -> None:
+    with pytest.raises(HelmError, match=message):
+        chart(values)
 
 
 def test_without_a_gateway_nobody_has_its_rights() -> None:

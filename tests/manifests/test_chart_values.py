@@ -52,6 +52,8 @@ def test_every_group_of_values_is_documented_where_it_stands() -> None:
         ({"watch": {"namespaces": "a,b"}}, "at '/watch/namespaces': got string, want array"),
         ({"watch": {"namespaces": ["a", "a"]}}, "at '/watch/namespaces'"),
         ({"watch": {"namespaces": ["Team A"]}}, "at '/watch/namespaces/0'"),
+        ({"watch": {"nodes": ["Worker 1"]}}, "at '/watch/nodes/0'"),
+        ({"rbac": {"clusterScoped": "no"}}, "at '/rbac/clusterScoped': got string, want boolean"),
         ({"limits": {"maxSessionsPerNode": -1}}, "at '/limits/maxSessionsPerNode': minimum: got -1, want 0"),
         ({"logLevel": "loud"}, "at '/logLevel': value must be one of 'debug', 'info', 'warning', 'error'"),
         ({"image": {"pullPolicy": "Sometimes"}}, "at '/image/pullPolicy': value must be one of"),

@@ -2,7 +2,6 @@
 namespaces only.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -192,5 +191,45 @@ async def test_in_a_list_of_namespaces_a_pool_is_forgotten_when_it_is_deleted_wh
         sim.server.store.delete(WEB_SERVICES, "first", NAMESPACE)
         await sim.start_controller()
         await sim.until(lambda: not sim.server.store.all(PODS), "its sessions are gone")
-        await asyncio.sleep(0)
         assert await sim.quiet() == 0
+
+
+async def test_a_namespace_that_another_release_serves_is_left_as_it_is() -> None:
+    sim = Tenants()
+    sim.config = replace(sim.config, ignored_namespaces=(OTHER,))
+    async with sim:
+        sim.add_node(NODE)
+        sim.publish("first")
+        sim.publish("second", OTHER)
+        await sim.until_success("first")
+        sim.edit_pool("second", namespace=OTHER, initialPoolSize=1)
+        await sim.comes_to_rest()
+        assert sim.sessions("second") == 0
+        assert not [request for request in sim.server.writes() if request.namespace == OTHER]
+
+
+async def test_of_named_nodes_nothing_is_read_and_pools_are_filled_there_and_nowhere_else() -> None:
+    sim = Tenants(namespaces=(NAMESPACE,))
+    sim.config = replace(sim.config, nodes=(NODE,), max_sessions_per_node=2)
+    async with sim:
+        for name in (NODE, "worker-2"):
+            sim.add_node(name)
+        sim.publish("first")
+        await sim.until_success("first")
+        assert len(sim.pods(node=NODE)) == len(sim.pods()) == 2
+        assert not [request for request in sim.server.requests if request.resource is NODES]
+        sim.edit_pool("first", initialPoolSize=3)
+        await sim.until_held("first")
+
+
+async def test_sessions_go_on_when_a_controller_of_named_nodes_starts_again() -> None:
+    sim = Tenants(namespaces=(NAMESPACE,))
+    sim.config = replace(sim.config, nodes=(NODE,))
+    async with sim:
+        sim.add_node(NODE)
+        sim.publish("first")
+        await sim.until_success("first")
+        before = {pod["metadata"]["uid"] for pod in sim.pods()}
+        await sim.restart_controller()
+        await sim.comes_to_rest()
+        assert {pod["metadata"]["uid"] for pod in sim.pods(alive=False)} == before

@@ -17,7 +17,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, Self
 
@@ -114,10 +114,12 @@ class ApiServer:
         after: bool = False,
         retry_after: float | None = None,
         by: str = "",
+        outside: Iterable[str] = (),
     ) -> None:
         """Refuse; with status 0 break the connection. `after`: do what was asked, and lose only the answer."""
         refusal = Refused(status, reason or "Injected", message, retry_after=retry_after)
-        self._faults.append(Fault(verb, resource, times, refusal=refusal, after=after, by=by))
+        fault = Fault(verb, resource, times, refusal=refusal, after=after, by=by, outside=frozenset(outside))
+        self._faults.append(fault)
 
     def at_write(self, number: int, when: Literal["before", "after"], then: Callable[[], object]) -> None:
         """Call `then` just before or after the `number`-th write from now on is done; its sender gets no answer."""

@@ -43,6 +43,7 @@ class Fault:
     after: bool = False
     seconds: float = 0.0
     by: str = ""
+    outside: frozenset[str] = frozenset()  # only of requests that are about none of these namespaces
 
     def strikes(self, request: Request) -> bool:
         return (
@@ -50,6 +51,7 @@ class Fault:
             and self.verb in ("*", request.verb)
             and (self.resource is None or self.resource == request.resource)
             and request.user_agent.startswith(self.by)
+            and not (self.outside and request.namespace in self.outside)
         )
 
 

@@ -62,6 +62,16 @@ app.kubernetes.io/name={{ .Chart.Name }},app.kubernetes.io/instance={{ .Release.
 {{- $namespace -}}
 {{- end -}}
 
+{{/* Nothing; fails for namespaces of which no controller could be made. */}}
+{{- define "session-pools.checkWatch" -}}
+{{- if and .Values.watch.namespaces .Values.watch.ignoreNamespaces -}}
+{{- fail "watch.ignoreNamespaces is for all namespaces: watch.namespaces is set, too" -}}
+{{- end -}}
+{{- if not (or .Values.rbac.clusterScoped .Values.watch.namespaces) -}}
+{{- fail "rbac.clusterScoped is false: name the namespaces to serve in watch.namespaces, as a Role is valid in one only" -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "session-pools.labels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}

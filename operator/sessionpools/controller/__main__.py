@@ -18,6 +18,8 @@ EPILOG = """environment:
   SESSIONPOOLS_SESSION_IMAGE              image of sessions whose WebService names none (required)
   SESSIONPOOLS_SESSION_IMAGE_PULL_POLICY  Always, IfNotPresent (default) or Never
   SESSIONPOOLS_WATCH_NAMESPACES           comma-separated; empty: all namespaces
+  SESSIONPOOLS_IGNORE_NAMESPACES          comma-separated: all namespaces but these
+  SESSIONPOOLS_NODES                      comma-separated names of the compute nodes, where nodes may not be read
   SESSIONPOOLS_MAX_SESSIONS_PER_NODE      of all pools together; 0 (default): no limit
   SESSIONPOOLS_LEASE                      Lease in POD_NAMESPACE whose holder, by its POD_NAME, works while others
                                           stand by; empty: there are no others
@@ -40,11 +42,11 @@ def main() -> None:
     parser.parse_args()
     try:
         config = from_environment(os.environ)
+        _log_json(config.log_level)
+        with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
+            asyncio.run(shell.run(config))
     except ConfigError as error:
         sys.exit(f"session-pools-controller: {error}")
-    _log_json(config.log_level)
-    with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
-        asyncio.run(shell.run(config))
 
 
 def _log_json(level: str) -> None:

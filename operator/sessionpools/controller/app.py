@@ -46,7 +46,13 @@ class App:
     ) -> None:
         self.heartbeat = time.monotonic()  # when the event loop last turned
         self.store = Store(
-            api, config.namespaces, self.enqueue, self._pod_left, sessions_per_node=config.max_sessions_per_node
+            api,
+            config.namespaces,
+            self.enqueue,
+            self._pod_left,
+            ignored=config.ignored_namespaces,
+            nodes=config.nodes,
+            sessions_per_node=config.max_sessions_per_node,
         )
         self.metrics = metrics or Metrics()
         selector, namespace = config.gateway_selector, config.pod_namespace

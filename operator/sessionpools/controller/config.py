@@ -15,6 +15,8 @@ class Config:
     session_image: str
     pull_policy: str = "IfNotPresent"
     namespaces: tuple[str, ...] = ()  # empty: all
+    ignored_namespaces: tuple[str, ...] = ()  # of all
+    nodes: tuple[str, ...] = ()  # named, as the API server's may not be read; empty: they are read
     log_level: str = "INFO"
     http_port: int = 8080
     pod_name: str = ""
@@ -46,10 +48,15 @@ def from_environment(env: Mapping[str, str]) -> Config:
     lease, pod_name = env.get("SESSIONPOOLS_LEASE", ""), env.get("POD_NAME", "")
     if lease and not (namespace and pod_name):
         raise ConfigError("POD_NAME and POD_NAMESPACE must be set: who holds SESSIONPOOLS_LEASE, and where it is")
+    namespaces, ignored = _list(env, "SESSIONPOOLS_WATCH_NAMESPACES"), _list(env, "SESSIONPOOLS_IGNORE_NAMESPACES")
+    if namespaces and ignored:
+        raise ConfigError("SESSIONPOOLS_IGNORE_NAMESPACES: give it or SESSIONPOOLS_WATCH_NAMESPACES, not both")
     return Config(
         session_image=image,
         pull_policy=pull_policy,
-        namespaces=tuple(filter(None, (n.strip() for n in env.get("SESSIONPOOLS_WATCH_NAMESPACES", "").split(",")))),
+        namespaces=namespaces,
+        ignored_namespaces=ignored,
+        nodes=_list(env, "SESSIONPOOLS_NODES"),
         log_level=level,
         http_port=http_port,
         pod_name=pod_name,
@@ -59,6 +66,10 @@ def from_environment(env: Mapping[str, str]) -> Config:
         gateway_port=gateway_port,
         max_sessions_per_node=_count(env, "SESSIONPOOLS_MAX_SESSIONS_PER_NODE"),
     )
+
+
+def _list(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(filter(None, (each.strip() for each in env.get(name, "").split(",")))))
 
 
 def _count(env: Mapping[str, str], name: str) -> int:

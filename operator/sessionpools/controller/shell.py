@@ -9,6 +9,7 @@ from sessionpools.controller import health, leader, news
 from sessionpools.controller.app import App
 from sessionpools.controller.config import Config
 from sessionpools.controller.metrics import Metrics
+from sessionpools.controller.nodes import require_nodes
 from sessionpools.kube.client import connect
 
 __all__ = ["run"]
@@ -18,7 +19,8 @@ log = logging.getLogger(__name__)
 
 async def run(config: Config) -> None:
     """The controller, until it is cancelled or told to end by SIGTERM or SIGINT (CancelledError), or one of its parts
-    fails (another exception, so that Kubernetes restarts it). Work is stopped first, then the Lease is released."""
+    fails (another exception, so that Kubernetes restarts it). Work is stopped first, then the Lease is released. A
+    ConfigError says that nothing can be done with these settings."""
     this = asyncio.current_task()
     assert this is not None  # noqa: S101
     for each in (signal.SIGTERM, signal.SIGINT):
@@ -38,6 +40,7 @@ async def run(config: Config) -> None:
         )
         runner = await health.serve(state, metrics, config.http_port)
         stack.push_async_callback(runner.cleanup)
+        await require_nodes(api, config)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(app.run(), name="controller")

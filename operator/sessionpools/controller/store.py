@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from sessionpools.api import names
 from sessionpools.api.v1alpha1 import SessionPool, WebService
 from sessionpools.controller.ledger import Ledger
+from sessionpools.controller.nodes import NamedNodes
 from sessionpools.core.keys import Served, key_of
 from sessionpools.core.model import NodeView, PodView
 from sessionpools.core.observe import node_view, pod_view
@@ -73,10 +74,13 @@ class Store:
         enqueue: Callable[[Key], None],
         left: Callable[[PodView], None] = lambda pod: None,
         *,
+        ignored: Sequence[str] = (),
+        nodes: Sequence[str] = (),
         sessions_per_node: int = 0,
     ) -> None:
-        """`left` is told of each session pod once, when it begins to leave, whoever deletes it. `sessions_per_node` is
-        the limit of all pools together; 0: there is none."""
+        """`left` is told of each session pod once, when it begins to leave, whoever deletes it. `ignored` are
+        namespaces that are none of ours, of all; `nodes` the names of nodes that can not be read; `sessions_per_node`
+        the limit of all pools together, 0: there is none."""
         scope = list(namespaces) or None
         self._enqueue = enqueue
         self._left = left
@@ -86,12 +90,17 @@ class Store:
         self._deleting: set[str] = set()
         self._created: dict[tuple[str, str], float] = {}
         self.ledger = Ledger(sessions_per_node, lambda pool: enqueue(pool_key(pool))) if sessions_per_node else None
-        self.pools = Reflector(api, protocol.SESSION_POOLS, _pool, self._pool_changed, scope)
-        self.services = Reflector(api, protocol.WEB_SERVICES, _service, self._service_changed, scope)
+        self.pools = Reflector(api, protocol.SESSION_POOLS, _pool, self._pool_changed, scope, ignored=ignored)
+        self.services = Reflector(api, protocol.WEB_SERVICES, _service, self._service_changed, scope, ignored=ignored)
         self.pods = Reflector(
-            api, protocol.PODS, pod_view, self._pod_changed, scope, label_selector=names.LABEL_POOL_UID
+            api, protocol.PODS, pod_view, self._pod_changed, scope, names.LABEL_POOL_UID, ignored=ignored
         )
-        self.nodes = Reflector(api, protocol.NODES, node_view, self._node_changed, None)
+        self.nodes: Reflector[NodeView] | NamedNodes = (
+            NamedNodes(nodes) if nodes else Reflector(api, protocol.NODES, node_view, self._node_changed, None)
+        )
+        if self.ledger and nodes:
+            for node in self.nodes.values():
+                self.ledger.node_changed(None, node)
         self._reflectors = (self.pools, self.services, self.pods, self.nodes)
 
     async def run(self) -> None:

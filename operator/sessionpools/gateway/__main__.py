@@ -30,7 +30,7 @@ __all__ = ["main"]
 POLL_SECONDS: Final = 0.05
 
 EPILOG: Final = "environment:\n" + "\n".join(
-    f"  {name:<30}{meaning}{f' (default {default})' if default else ''}" for name, default, meaning in ENVIRONMENT
+    f"  {name:<32}{meaning}{f' (default {default})' if default else ''}" for name, default, meaning in ENVIRONMENT
 )
 
 
@@ -66,7 +66,7 @@ async def run_agent(settings: GatewaySettings) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.cancel)
     api = await connect(component="session-pools-gateway")
     directory = settings.haproxy.directory
-    agent = Agent(api, settings.haproxy, settings.namespaces)
+    agent = Agent(api, settings.haproxy, settings.namespaces, ignored=settings.ignored_namespaces)
     requests = RequestMetrics(lambda: agent.routes)
     listener = await listen(directory / files.REQUESTS_SOCKET, requests)
     demand = DemandSource(agent.runtime.ask, agent.lent)

@@ -65,12 +65,13 @@ class Agent:
         settings: config.Settings,
         namespaces: Sequence[str] = (),
         *,
+        ignored: Sequence[str] = (),
         pod_client: PodClient | None = None,
         control_port: int = names.CONTROL_PORT,
     ) -> None:
         directory = settings.directory
         self.runtime = Runtime(directory / files.ADMIN_SOCKET, directory / files.MASTER_SOCKET)
-        self.cluster = Cluster(api, namespaces, self._changed)
+        self.cluster = Cluster(api, namespaces, self._changed, ignored)
         self.routes: tuple[Route, ...] = ()
         self.allocation = Allocation()
         self._taken_in: dict[str, dict[str, int]] = {}  # by pool uid: pods by revision, as HAProxy confirmed them

@@ -20,14 +20,18 @@ M = TypeVar("M", SessionPool, WebService)
 
 
 class Cluster:
-    """`namespaces`: those that are watched; none: all."""
+    """`namespaces`: those that are watched; none: all but the `ignored` ones."""
 
-    def __init__(self, api: KubeApi, namespaces: Sequence[str], on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, api: KubeApi, namespaces: Sequence[str], on_change: Callable[[], None], ignored: Sequence[str] = ()
+    ) -> None:
         scope = list(namespaces) or None
         self._on_change = on_change
-        self.pools = Reflector(api, protocol.SESSION_POOLS, _pool, self._changed, scope)
-        self.services = Reflector(api, protocol.WEB_SERVICES, _service, self._changed, scope)
-        self.pods = Reflector(api, protocol.PODS, pod_view, self._pod_changed, scope, names.LABEL_POOL_UID)
+        self.pools = Reflector(api, protocol.SESSION_POOLS, _pool, self._changed, scope, ignored=ignored)
+        self.services = Reflector(api, protocol.WEB_SERVICES, _service, self._changed, scope, ignored=ignored)
+        self.pods = Reflector(
+            api, protocol.PODS, pod_view, self._pod_changed, scope, names.LABEL_POOL_UID, ignored=ignored
+        )
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:

@@ -19,6 +19,7 @@ ENVIRONMENT: Final = (
     ("SESSIONPOOLS_HTTP_PORT", "12801", "/livez, /readyz, /metrics and /demand of the agent"),
     ("SESSIONPOOLS_API_NAMESPACE", "default", "namespace that the path /api/NAME/VERSION means"),
     ("SESSIONPOOLS_WATCH_NAMESPACES", "", "comma-separated; empty: all namespaces"),
+    ("SESSIONPOOLS_IGNORE_NAMESPACES", "", "comma-separated: all namespaces but these"),
     ("SESSIONPOOLS_MAX_CONNECTIONS", "4000", "of callers; needs an open files limit of about twice as many"),
     ("SESSIONPOOLS_TLS_CERTIFICATE", "", "PEM file with certificate and key; empty: no TLS"),
     ("SESSIONPOOLS_ACCESS_LOG", "true", "a JSON line per call on HAProxy's standard output"),
@@ -44,6 +45,7 @@ class GatewaySettings:
     haproxy: config.Settings
     http_port: int = 12801
     namespaces: tuple[str, ...] = ()  # empty: all
+    ignored_namespaces: tuple[str, ...] = ()  # of all
     log_level: str = "INFO"
     pod_name: str = ""
     pod_namespace: str = ""
@@ -67,6 +69,9 @@ def from_environment(env: Mapping[str, str]) -> GatewaySettings:
             raise SettingsError(f"{name} is {text!r}: use {', '.join(values[:-1])} or {values[-1]}")
         return text
 
+    def names(name: str) -> tuple[str, ...]:
+        return tuple(filter(None, (each.strip() for each in get(name).split(","))))
+
     certificate = get("SESSIONPOOLS_TLS_CERTIFICATE")
     if any(character.isspace() for character in certificate):
         raise SettingsError(f"SESSIONPOOLS_TLS_CERTIFICATE is {certificate!r}: use a path without blanks")
@@ -86,11 +91,11 @@ def from_environment(env: Mapping[str, str]) -> GatewaySettings:
         raise
     except ValueError as error:
         raise SettingsError(f"SESSIONPOOLS_GATEWAY_DIR: {error}") from None
-    namespaces = get("SESSIONPOOLS_WATCH_NAMESPACES").split(",")
     return GatewaySettings(
         haproxy=haproxy,
         http_port=number("SESSIONPOOLS_HTTP_PORT", 1, 65535),
-        namespaces=tuple(filter(None, (namespace.strip() for namespace in namespaces))),
+        namespaces=names("SESSIONPOOLS_WATCH_NAMESPACES"),
+        ignored_namespaces=names("SESSIONPOOLS_IGNORE_NAMESPACES"),
         log_level=one_of("SESSIONPOOLS_LOG_LEVEL", "debug", "info", "warning", "error").upper(),
         pod_name=get("POD_NAME"),
         pod_namespace=get("POD_NAMESPACE"),

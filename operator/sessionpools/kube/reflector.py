@@ -10,9 +10,10 @@ LIST in pages, then WATCH from there. Four things make the copy trustworthy wher
   then; of a copy that is true, `on_change` hears nothing of it.
 - **Liveness.** `last_seen` is when the API server last said anything about the stalest namespace, bookmarks included.
 
-Only what `parse` returns is kept: 10,000 pods must not cost 10,000 pod documents. `on_change` is called for every
-difference, in order, on the event loop, after the copy was changed; it must be cheap and do no I/O. An object that
-`parse` refuses is logged and skipped: what was last understood of it stays until it is deleted.
+Only what `parse` returns is kept: 10,000 pods must not cost 10,000 pod documents; of namespaces that are `ignored`
+nothing is. `on_change` is called for every difference, in order, on the event loop, after the copy was changed; it must
+be cheap and do no I/O. An object that `parse` refuses is logged and skipped: what was last understood of it stays until
+it is deleted.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
@@ -75,6 +76,7 @@ class Reflector(Generic[T]):
         namespaces: Sequence[str] | None = None,
         label_selector: str = "",
         *,
+        ignored: Collection[str] = (),
         rng: random.Random | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
@@ -87,6 +89,7 @@ class Reflector(Generic[T]):
         self._parse = parse
         self._on_change = on_change
         self._selector = label_selector
+        self._ignored = frozenset(ignored)
         self._rng = rng or random.Random()  # noqa: S311  jitter
         self._sleep = sleep
         self._clock = clock
@@ -169,6 +172,8 @@ class Reflector(Generic[T]):
             self._alive(scope)
             for body in page.get("items") or ():
                 key = _key(body)
+                if key[0] in self._ignored:
+                    continue
                 entry = self._understand(scope, key, body)
                 if entry is not None:
                     found[key] = entry
@@ -215,7 +220,9 @@ class Reflector(Generic[T]):
         news = _is_newer(version, scope.version)
         if news and event.type != "BOOKMARK":
             key = _key(event.object)
-            if event.type == "DELETED":
+            if key[0] in self._ignored:
+                pass
+            elif event.type == "DELETED":
                 self._remove(scope, key)
             else:
                 entry = self._understand(scope, key, event.object)

@@ -24,6 +24,13 @@ def test_the_lease_is_held_in_the_own_namespace_by_the_pods_name() -> None:
     assert from_environment(NEEDED).lease == ""
 
 
+def test_namespaces_and_nodes_are_lists_of_names() -> None:
+    lists = {"SESSIONPOOLS_WATCH_NAMESPACES": " a, b,,a", "SESSIONPOOLS_NODES": "worker-1,worker-2"}
+    config = from_environment(NEEDED | lists)
+    assert (config.namespaces, config.nodes) == (("a", "b"), ("worker-1", "worker-2"))
+    assert from_environment(NEEDED | {"SESSIONPOOLS_IGNORE_NAMESPACES": "c"}).ignored_namespaces == ("c",)
+
+
 def test_the_limit_of_sessions_on_a_node_is_none_unless_it_is_set() -> None:
     assert from_environment(NEEDED).max_sessions_per_node == 0
     assert from_environment(NEEDED | {"SESSIONPOOLS_MAX_SESSIONS_PER_NODE": "40"}).max_sessions_per_node == 40
@@ -37,6 +44,10 @@ def test_the_limit_of_sessions_on_a_node_is_none_unless_it_is_set() -> None:
         ({"SESSIONPOOLS_LEASE": "l", "POD_NAME": "me"}, "POD_NAMESPACE"),
         ({"SESSIONPOOLS_LEASE": "l", "POD_NAMESPACE": "home"}, "POD_NAME"),
         ({"SESSIONPOOLS_GATEWAY_PORT": "http"}, "SESSIONPOOLS_GATEWAY_PORT"),
+        (
+            {"SESSIONPOOLS_WATCH_NAMESPACES": "a", "SESSIONPOOLS_IGNORE_NAMESPACES": "b"},
+            "SESSIONPOOLS_IGNORE_NAMESPACES",
+        ),
         ({"SESSIONPOOLS_MAX_SESSIONS_PER_NODE": "-1"}, "SESSIONPOOLS_MAX_SESSIONS_PER_NODE"),
         ({"SESSIONPOOLS_MAX_SESSIONS_PER_NODE": "many"}, "SESSIONPOOLS_MAX_SESSIONS_PER_NODE"),
         ({"SESSIONPOOLS_HTTP_PORT": "65536"}, "SESSIONPOOLS_HTTP_PORT"),

@@ -14,10 +14,10 @@ import kopf
 import pytest
 from kubernetes.config import kube_config
 
-from sessionpools.controller import news, shell
-from sessionpools.controller.config import Config
+from sessionpools.controller import news, nodes, shell
+from sessionpools.controller.config import Config, ConfigError
 from sessionpools.controller.store import Key, Kind
-from sessionpools.kube.protocol import LEASES, SESSION_POOLS, WEB_SERVICES
+from sessionpools.kube.protocol import LEASES, NODES, SESSION_POOLS, WEB_SERVICES
 from support.simulation import NAMESPACE, Simulation
 
 HOME = "session-pools"
@@ -149,6 +149,38 @@ async def test_what_changes_is_told_by_its_key(cluster: Cluster) -> None:
         await asyncio.gather(task, return_exceptions=True)
     # the one that waited for kopf's end is this event loop's own
     assert {thread.name for thread in set(threading.enumerate()) - before} <= {"asyncio_0"}
+
+
+ROLES_ONLY: dict[str, Any] = {"namespaces": (NAMESPACE,), "nodes": ("worker-1",)}
+
+
+async def test_with_rights_in_namespaces_only_it_serves_these_on_the_nodes_that_are_named(cluster: Cluster) -> None:
+    cluster.server.fail("*", None, 403, times=float("inf"), outside=(NAMESPACE, HOME))
+    async with running(config(**ROLES_ONLY)):
+        cluster.apply(cluster.service(), cluster.pool())
+        await cluster.until_success()
+        await cluster.until(lambda: kopf_asked(cluster, "watch") and kopf_asked(cluster, "watch", WEB_SERVICES))
+    refused = {(request.verb, request.resource.plural) for request in cluster.server.requests if request.status == 403}
+    assert refused == set(), "nothing was asked for that a Role can not give"
+
+
+async def test_without_nodes_it_ends_at_once_and_says_what_to_do(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "RIGHTS_AGAIN_SECONDS", 0.01)
+    cluster.server.fail("*", None, 403, times=float("inf"), outside=(NAMESPACE, HOME))
+    with pytest.raises(ConfigError, match=r"SESSIONPOOLS_NODES .* watch\.nodes.* bind a ClusterRole"):
+        await asyncio.wait_for(shell.run(config(namespaces=(NAMESPACE,))), 10)
+
+
+async def test_a_right_to_nodes_that_comes_a_moment_later_is_waited_for(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "RIGHTS_AGAIN_SECONDS", 0.01)
+    cluster.server.fail("*", NODES, 403, times=nodes.RIGHTS_TRIES - 1)
+    async with running(config(namespaces=(NAMESPACE,))):
+        cluster.apply(cluster.service(), cluster.pool())
+        await cluster.until_success()
 
 
 def test_kopf_never_tires_of_trying() -> None:

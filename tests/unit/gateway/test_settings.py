@@ -25,6 +25,7 @@ def test_every_variable_is_read() -> None:
             "SESSIONPOOLS_HTTP_PORT": "81",
             "SESSIONPOOLS_API_NAMESPACE": "team",
             "SESSIONPOOLS_WATCH_NAMESPACES": "a, b,",
+            "SESSIONPOOLS_IGNORE_NAMESPACES": "c, d",
             "SESSIONPOOLS_MAX_CONNECTIONS": "7",
             "SESSIONPOOLS_TLS_CERTIFICATE": "/tls/both.pem",
             "SESSIONPOOLS_ACCESS_LOG": "false",
@@ -41,6 +42,7 @@ def test_every_variable_is_read() -> None:
     assert (settings.http_port, settings.namespaces, settings.log_level) == (81, ("a", "b"), "DEBUG")
     assert (settings.pod_name, settings.pod_namespace) == ("gateway-0", "system")
     assert (settings.lease, settings.labels) == ("other-gateway", "app=other")
+    assert settings.ignored_namespaces == ("c", "d")
 
 
 @pytest.mark.parametrize(
