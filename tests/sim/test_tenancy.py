@@ -2,6 +2,9 @@
 namespaces only.
 """
 
+import asyncio
+import json
+import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -9,6 +12,7 @@ import pytest
 
 from sessionpools.api import names
 from sessionpools.kube.protocol import NODES, PODS, SESSION_POOLS, WEB_SERVICES
+from support.apiserver_faults import Request
 from support.apiserver_objects import Json
 from support.demand_world import Gateway
 from support.simulation import NAMESPACE, Simulation
@@ -79,6 +83,67 @@ async def test_pools_that_come_at_the_same_moment_have_no_more_than_the_limit_be
     await sim.until(lambda: len(sim.ready_pods()) == 3)
     await sim.comes_to_rest()
     assert (most, len(sim.ready_pods())) == (3, 3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_pools_of_many_namespaces_do_no_session_is_made_beyond_the_limit_and_all_that_fit_are(
+    seed: int,
+) -> None:
+    rng, limit = random.Random(seed), 8
+    sim = Tenants()
+    sim.limited_to(limit)
+    beyond: list[tuple[str, int]] = []
+
+    def slots(pod: Json) -> int:
+        found = json.loads(pod["metadata"]["annotations"][names.ANNOTATION_SETTINGS])["maxPoolSize"]
+        assert isinstance(found, int)
+        return found
+
+    def judge(request: Request) -> None:
+        if request.resource is not PODS or request.verb not in ("create", "patch"):
+            return
+        standing = {pod["metadata"]["name"]: slots(pod) for pod in sim.server.store.all(PODS)}
+        before, named = sum(standing.values()), request.name or request.body["metadata"]["name"]
+        after = before - standing.get(named, 0) + slots(request.body)
+        if named in standing and request.verb == "create":
+            return  # AlreadyExists
+        if after > max(limit, before):
+            beyond.append((named, after))
+
+    sim.server.on_write.append(judge)
+    async with sim:
+        sim.add_node(NODE)
+        there: dict[str, str] = {}
+        for step in range(40):
+            act = rng.choice(["publish", "publish", "resize", "resize", "restart", "delete", "kill"])
+            if act == "publish" and len(there) < 5:
+                name, namespace = f"pool-{step}", f"team-{step % 3}"
+                isolation = rng.choice(["Pod", "Pod", "Process"])
+                sim.publish(name, namespace, rng.randint(0, 3), rng.randint(3, 5), isolation=isolation)
+                there[name] = namespace
+            elif act == "resize" and there:
+                name = rng.choice(list(there))
+                sizes = {"initialPoolSize": rng.randint(0, 3), "maxPoolSize": rng.randint(3, 6)}
+                sim.edit_pool(name, namespace=there[name], **sizes)
+            elif act == "restart" and there:
+                name = rng.choice(list(there))
+                code = {"inline": {"service.py": f"x = {step}"}}
+                sim.server.store.edit(WEB_SERVICES, name, {"spec": {"code": code}}, there[name])
+            elif act == "delete" and there:
+                name = rng.choice(list(there))
+                sim.server.store.delete(SESSION_POOLS, name, there.pop(name))
+            elif act == "kill" and (pods := sim.pods()):
+                victim = rng.choice(pods)["metadata"]
+                sim.server.store.delete(PODS, victim["name"], victim["namespace"])
+            await asyncio.sleep(rng.choice([0, 0.01, 0.05]))
+        assert not beyond
+        for name in list(there)[2:]:
+            sim.server.store.delete(SESSION_POOLS, name, there.pop(name))
+        for name, namespace in there.items():
+            sim.edit_pool(name, namespace=namespace, initialPoolSize=1, maxPoolSize=3)
+        for name in there:  # with their surge they fit
+            await sim.until_success(name)
+        assert not beyond
 
 
 async def test_a_limit_that_is_lowered_ends_no_session_and_lets_none_be_added(sim: Tenants) -> None:

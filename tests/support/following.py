@@ -84,7 +84,11 @@ class Followed:
 
 @contextlib.asynccontextmanager
 async def following(
-    server: ApiServer, api: KubeApi, namespaces: Sequence[str] | None = None, selector: str = ""
+    server: ApiServer,
+    api: KubeApi,
+    namespaces: Sequence[str] | None = None,
+    selector: str = "",
+    ignored: Sequence[str] = (),
 ) -> AsyncIterator[Followed]:
     followed = Followed(server)
     followed.awake.set()
@@ -95,6 +99,7 @@ async def following(
         followed.on_change,
         namespaces,
         selector,
+        ignored=ignored,
         rng=random.Random(1),
         sleep=followed.sleep,
         clock=lambda: followed.now,

@@ -301,6 +301,19 @@ async def test_listing_again_tells_nothing_of_what_is_known(followed: Followed) 
 # --- namespaces, selectors, liveness ----------------------------------------------------------------------------------
 
 
+async def test_of_a_namespace_that_is_ignored_nothing_is_told_whether_it_was_there_or_comes(
+    server: ApiServer, api: HttpKubeApi
+) -> None:
+    server.store.create(CONFIG_MAPS, {"metadata": {"name": "a"}, "data": {"value": "nonsense"}}, "foreign")
+    async with following(server, api, ignored=["foreign"]) as followed:
+        await asyncio.wait_for(followed.reflector.synced.wait(), 10)
+        followed.put("b", "1", namespace="foreign")
+        followed.remove("b", namespace="foreign")
+        followed.put("c", "1")
+        await until(lambda: followed.held() == {"c": "1"}, "what is not ignored")
+        assert followed.changes == [(None, "c=1")]
+
+
 async def test_one_reflector_follows_the_namespaces_it_is_given_and_no_other(
     server: ApiServer, api: HttpKubeApi
 ) -> None:
