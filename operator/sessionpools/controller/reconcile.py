@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sessionpools.api import names
 from sessionpools.api.v1alpha1 import SessionPool, SessionPoolStatus, WebService
@@ -136,6 +136,8 @@ class PoolReconciler:
         not_before = memory.holds.not_before(self._pace.backoff, memory.uid)
         unseen = self._unseen(seen, memory)
         steps = plan(pool, goal, seen.places, seen.pods, seen.reports, seen.now, by_demand, unseen, not_before)
+        memory.left |= {delete.pod.owner.node: self._monotonic() for delete in steps.deletes}
+        seen = replace(seen, left=frozenset(memory.left))  # there will be room that nobody has been asked for yet
         decided = time.perf_counter() - began - memory.inquiry.waited_seconds
         # The status says what was observed before the plan. That it can not be written is no reason not to act.
         report, act = await asyncio.gather(
