@@ -3,15 +3,14 @@
 import json
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from support.cluster import CONTEXT, apply, get, kubectl
-from support.faults import frozen, release_pods, rollout_settles
+from support.faults import rollout_settles
+from support.outage import frozen_controllers
 from support.pools import DOUBLE, POOLS, SERVICES, Json, Pool, publish, session_pool, web_service
 from support.tools import tool
 
@@ -75,26 +74,17 @@ def test_nothing_is_ready_for_kubectl_wait_before_the_controller_has_looked(rest
     rollout_settles("controller")
     service, pool = web_service("unseen"), session_pool("unseen", 1, 2)
     changed: list[Json] = [web_service("unseen", f"{DOUBLE}# changed\n"), session_pool("unseen", 2, 2)]
-    with nobody_looks():
+    with frozen_controllers():
         publish(restricted, service, pool)
         assert not is_ready(POOLS, "unseen", restricted, 2)
         assert not is_ready(SERVICES, "unseen", restricted, 2)
     assert is_ready(POOLS, "unseen", restricted, 90)
     assert get(POOLS, "unseen", restricted)["status"]["sessions"]["ready"] == 2
     assert is_ready(SERVICES, "unseen", restricted, 10)
-    with nobody_looks():
+    with frozen_controllers():
         apply(*changed, namespace=restricted)
         assert not is_ready(POOLS, "unseen", restricted, 2)
         assert not is_ready(SERVICES, "unseen", restricted, 2)
     assert is_ready(POOLS, "unseen", restricted, 90)
     assert get(POOLS, "unseen", restricted)["status"]["sessions"]["ready"] == 4
     assert is_ready(SERVICES, "unseen", restricted, 30)
-
-
-@contextmanager
-def nobody_looks() -> Iterator[None]:
-    """Both controllers stand still."""
-    with ExitStack() as stack:
-        for pod in release_pods("controller"):
-            stack.enter_context(frozen(pod, "session-pools-c"))
-        yield
