@@ -249,6 +249,9 @@ async def test_a_surge_session_without_room_leaves_the_old_ones_and_the_remedy_t
     assert good <= uids(sim)
     assert kstatus(pool(sim)) == FAILED
     assert witness.fewest_ready == 2
+    await sim.comes_to_rest()
+    witness.forget()
     sim.edit_pool(update={"maxSurge": 0, "maxUnavailable": 1})
     await sim.until(lambda: rolled_out(sim) and kstatus(pool(sim)) == CURRENT)
+    assert witness.said["SessionPool"] == [IN_PROGRESS, CURRENT]  # what was applied has not failed
     assert witness.fewest_ready == 1

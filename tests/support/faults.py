@@ -13,8 +13,9 @@ NAMESPACE: Final = "session-pools"
 CONTROL_PLANE: Final = f"{CLUSTER}-control-plane"
 # Prints the pids, as the node sees them, of the processes of a pod (of its cgroup) whose name matches.
 _PROCESSES: Final = r"""
-for process in /proc/[0-9]*; do
-	grep -qs "$1" "$process/cgroup" && grep -qsE "$2" "$process/comm" && echo "${process#/proc/}"
+for cgroup in $(grep -ls "$1" /proc/[0-9]*/cgroup); do
+	process=${cgroup%/cgroup}
+	grep -qsE "$2" "$process/comm" && echo "${process#/proc/}"
 done
 true
 """

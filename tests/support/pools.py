@@ -88,7 +88,7 @@ class Pool:
     def lives(self) -> dict[str, int]:
         """How often the containers of each session pod (by uid) have started again."""
         return {
-            pod["metadata"]["uid"]: sum(status["restartCount"] for status in pod["status"]["containerStatuses"])
+            pod["metadata"]["uid"]: sum(each["restartCount"] for each in pod["status"].get("containerStatuses", []))
             for pod in self.pods()
         }
 

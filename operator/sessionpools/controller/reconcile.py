@@ -138,6 +138,8 @@ class PoolReconciler:
         unseen = self._unseen(seen, memory)
         most = self._most(pool, seen.places)
         steps = plan(pool, goal, seen.places, seen.pods, seen.reports, seen.now, by_demand, unseen, not_before, most)
+        memory.left |= {delete.pod.owner.node: self._monotonic() for delete in steps.deletes}
+        seen = replace(seen, left=frozenset(memory.left))  # there will be room that nobody has been asked for yet
         seen = self._within_limit(seen, steps, by_demand)
         decided = time.perf_counter() - began - memory.inquiry.waited_seconds
         # The status says what was observed before the plan. That it can not be written is no reason not to act.

@@ -44,8 +44,8 @@ LONG_CREATION_SECONDS = 40.0
 @dataclass(frozen=True, slots=True)
 class Observation:
     """All that a pool's status is made of. `places` by node name, `reports` by pod uid, `held` by node name: why no
-    session pod is created there (core.holds, core.limits). `left`: nodes that pods of the pool have left a moment ago,
-    so that neither the scheduler nor a quota may have been asked since."""
+    session pod is created there (core.holds, core.limits). `left`: nodes that pods of the pool have left a moment ago
+    or are told to leave, so that neither the scheduler nor a quota may have been asked since."""
 
     pool: SessionPool
     target: Target | Blocked

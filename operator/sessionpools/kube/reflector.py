@@ -38,7 +38,8 @@ WATCH_SECONDS: Final = (240, 360)
 # The next watch that ends after about this long is followed by a list. Of 10,000 pods that is 20 pages.
 RELIST_SECONDS: Final = (900, 1500)
 BACKOFF_FIRST_SECONDS: Final = 0.5
-BACKOFF_MOST_SECONDS: Final = 30.0
+# What was not reached for long is decided about blindly for so long after it is back.
+BACKOFF_MOST_SECONDS: Final = 10.0
 # A watch that ends sooner than this without a word is a failure in disguise: without a pause it would be a hot loop.
 SHORT_WATCH_SECONDS: Final = 1.0
 
@@ -62,6 +63,7 @@ class _Scope(Generic[T]):
     list_at: float = 0.0  # at the latest
     entries: dict[Key, _Entry[T]] = field(default_factory=dict)
     listed: bool = False
+    relisted: bool = False  # since the failures began
     failures: int = 0
     trouble: str = ""  # what was last logged, so that a lasting failure is logged once
 
@@ -126,6 +128,8 @@ class Reflector(Generic[T]):
                 await self._watch(scope)
             except KubeError as error:
                 if isinstance(error, Gone):
+                    if scope.version and not scope.relisted:  # the API server is well; it only restarted, say
+                        scope.failures = 0
                     scope.version = ""
                 await self._back_off(scope, error)
             except Exception as error:  # an answer of a shape that no API server gives; a list puts everything right
@@ -151,6 +155,7 @@ class Reflector(Generic[T]):
         """The watch delivers again: the next failure is a new one."""
         self._alive(scope)
         scope.version = version or scope.version
+        scope.relisted = False
         scope.failures = 0
         if scope.trouble:
             scope.trouble = ""
@@ -185,6 +190,7 @@ class Reflector(Generic[T]):
         scope.version = version
         scope.list_at = self._clock() + self._rng.uniform(*RELIST_SECONDS)
         scope.listed = True
+        scope.relisted = scope.failures > 0
         if all(each.listed for each in self._scopes.values()):
             self.synced.set()
 

@@ -204,11 +204,11 @@ def _raise(old: View | None, new: View | None) -> None:
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
-async def test_it_backs_off_longer_each_time_up_to_half_a_minute(server: ApiServer, api: HttpKubeApi) -> None:
+async def test_it_backs_off_longer_each_time_up_to_ten_seconds(server: ApiServer, api: HttpKubeApi) -> None:
     server.fail("list", CONFIG_MAPS, 403, times=12)
     async with following(server, api) as followed:
         await asyncio.wait_for(followed.reflector.synced.wait(), 10)
-    bases = [0.5, 1, 2, 4, 8, 16, 30, 30, 30, 30, 30, 30]
+    bases = [0.5, 1, 2, 4, 8, 10, 10, 10, 10, 10, 10, 10]
     assert len(followed.sleeps) == len(bases)
     assert all(base / 2 <= slept <= base for base, slept in zip(bases, followed.sleeps, strict=True))
 
@@ -268,6 +268,15 @@ async def test_an_api_server_that_died_is_followed_again_when_it_is_back(followe
     await followed.server.start()
     await followed.caught_up()
     assert "b" not in followed.held()
+
+
+async def test_an_api_server_that_is_back_without_its_history_is_listed_at_once(followed: Followed) -> None:
+    await followed.server.stop()
+    await until(lambda: followed.sleeps[-1:] > [5.0], "tries that have become rare")
+    followed.server.fail("watch", CONFIG_MAPS, 410, reason="Expired")
+    await followed.server.start()
+    await followed.caught_up()
+    assert followed.sleeps[-1] <= 0.5
 
 
 async def test_what_a_watch_that_seems_well_did_not_tell_is_found_by_listing_again(
