@@ -48,7 +48,9 @@ async def test_old_sessions_stay_while_the_gateway_does_not_have_the_new_ones(
     old = {pod["metadata"]["uid"] for pod in world.sessions()}
     await asyncio.sleep(0.6)
     assert old <= {pod["metadata"]["uid"] for pod in world.sessions()}
-    assert world.condition("Reconciling")["reason"] == "RollingOut"
+    rolling = world.condition("Reconciling")
+    assert rolling["reason"] == "RollingOut"
+    assert "until the gateways have the new ones" in rolling["message"]
     world.gateway.pods = world.ready_by_revision
     await world.until(lambda: rolled_out(world))
     assert witness.fewest_ready >= 2

@@ -26,7 +26,17 @@ from support.apiserver_objects import Json
 from support.kubelet import Kubelet, make_node
 
 NAMESPACE = "demo"
-PACE = Pace(status=0.02, config_map=0.05, starting=0.05, backoff=Backoff(0.1, 1.0), room=0.3, gateway=0.5, written=0.2)
+PACE = Pace(
+    status=0.02,
+    config_map=0.05,
+    starting=0.05,
+    backoff=Backoff(0.1, 1.0),
+    room=0.3,
+    unseen=0.2,
+    gateway=0.5,
+    deleted=0.1,
+    written=0.2,
+)
 
 
 class SimulatedPods(PodClient):

@@ -54,7 +54,9 @@ class Pace:
     # (podMaxBackoffSeconds), and a pod that was refused for a quota comes again at once, and after 23 s at most if that
     # was too early: the quota's controller has to see it first.
     room: float = 25.0
+    unseen: float = 5.0  # a rollout that waits for gateways says so
     gateway: float = 30.0  # a rollout waits for gateways that do not answer; one takes over within 10 s
+    deleted: float = 1.0  # until a deletion is tried again of what was no longer as it was seen
     written: float = 5.0  # the watch shows a status that was written within this time
 
 
@@ -83,6 +85,7 @@ class _Memory:
     code: _Code | None = None
     written: bool = False  # a status was, and its web service has not been looked at since
     handled: tuple[str, int] = ("", 0)  # uid and generation of the web service that the written status is about
+    unseen_since: float | None = None  # during a rollout: gateways do not have all new sessions yet
     unknown_since: float | None = None  # during a rollout: no gateway says what it has
     unknown_told: str = ""  # the revision of which that was logged
     left: dict[str, float] = field(default_factory=dict)  # when a pod was last seen to be leaving, by node
@@ -139,7 +142,8 @@ class PoolReconciler:
         most = self._most(pool, seen.places)
         steps = plan(pool, goal, seen.places, seen.pods, seen.reports, seen.now, by_demand, unseen, not_before, most)
         memory.left |= {delete.pod.owner.node: self._monotonic() for delete in steps.deletes}
-        seen = replace(seen, left=frozenset(memory.left))  # there will be room that nobody has been asked for yet
+        left = frozenset(memory.left)  # there will be room that nobody has been asked for yet
+        seen = replace(seen, left=left, awaits_gateways=self._awaits_gateways(unseen, memory))
         seen = self._within_limit(seen, steps, by_demand)
         decided = time.perf_counter() - began - memory.inquiry.waited_seconds
         # The status says what was observed before the plan. That it can not be written is no reason not to act.
@@ -257,7 +261,7 @@ class PoolReconciler:
         memory.left |= {pod.owner.node: now for pod in pods if pod.deleting and not pod.ended}
         reports, left, epoch = dict(inquiry.reports), frozenset(memory.left), self._clock()
         failures = memory.holds.failures(self._pace.backoff, memory.uid, epoch)
-        seen = Observation(pool, goal, places, pods, reports, failures, left, epoch)
+        seen = Observation(pool, goal, places, pods, reports, failures, left, now=epoch)
         return seen, by_demand, _soonest(again, self._pace.room if left else None)
 
     def _most(self, pool: SessionPool, places: Mapping[str, Place]) -> Mapping[str, int] | None:
@@ -312,6 +316,11 @@ class PoolReconciler:
             log.warning("rollout goes on: no gateway says which session pods it has", extra=fields)
         return 0.0
 
+    def _awaits_gateways(self, unseen: float, memory: _Memory) -> bool:
+        now = self._monotonic()
+        memory.unseen_since = (memory.unseen_since or now) if unseen else None
+        return memory.unseen_since is not None and now - memory.unseen_since >= self._pace.unseen
+
     # --- act and report ---------------------------------------------------------------------------------------------
 
     async def _act(self, seen: Observation, steps: Plan, memory: _Memory) -> float | None:
@@ -328,7 +337,8 @@ class PoolReconciler:
         before, memory.holds = memory.holds, memory.holds.after_creating(tried, refused, waiting, self._clock())
         if before.refused != memory.holds.refused or len(steps.creates) > CREATES_AT_ONCE:
             return 0.0  # what is said of the nodes has changed, or the rest is due
-        return None
+        # One that was not ready stays if it has changed since it was seen, be it in what is of no interest here.
+        return self._pace.deleted if any(not delete.pod.ready for delete in steps.deletes) else None
 
     async def _report(self, seen: Observation, memory: _Memory, decided: float) -> float | None:
         """Writes the status if it differs, at most once a second; returns when to come back for it. `decided` is for

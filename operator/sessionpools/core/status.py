@@ -54,6 +54,7 @@ class Observation:
     reports: Mapping[str, SessionReport] = field(default_factory=dict)
     held: Mapping[str, Failure] = field(default_factory=dict)
     left: Collection[str] = ()
+    awaits_gateways: bool = False  # old sessions stay until the gateways have the new ones, for a while already
     now: float = 0.0  # seconds since the epoch
 
     @property
@@ -272,7 +273,8 @@ def _conditions(
             "Reconciling",
             True,
             ROLLING_OUT,
-            f"{sessions.updated} of {sessions.desired} sessions have the new revision",
+            f"{sessions.updated} of {sessions.desired} sessions have the new revision"
+            + "; old ones stay until the gateways have the new ones" * seen.awaits_gateways,
         )
     elif not is_ready:
         reconciling = make("Reconciling", True, "Filling", summary)
