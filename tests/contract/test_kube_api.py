@@ -105,6 +105,16 @@ async def test_a_delete_for_the_right_uid_deletes(cluster: Cluster, name: str) -
         await cluster.get(name)
 
 
+async def test_a_delete_for_an_older_version_is_a_conflict_and_deletes_nothing(cluster: Cluster, name: str) -> None:
+    older = (await cluster.create(name))["metadata"]["resourceVersion"]
+    changed = await cluster.patch(name, {"data": {"changed": "yes"}})
+    with pytest.raises(Conflict, match=r"(?i)resourceversion"):
+        await cluster.delete(name, version=older)
+    await cluster.delete(name, version=changed["metadata"]["resourceVersion"])
+    with pytest.raises(NotFound):
+        await cluster.get(name)
+
+
 async def test_a_finalizer_keeps_a_deleted_object_until_it_is_taken_away(cluster: Cluster, name: str) -> None:
     await cluster.create(name, finalizers=["contract.test/hold"])
     await cluster.delete(name)

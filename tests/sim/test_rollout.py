@@ -8,9 +8,10 @@ import pytest
 
 from sessionpools.api import names
 from sessionpools.kube.protocol import CONFIG_MAPS, EVENTS, PODS, SESSION_POOLS, WEB_SERVICES
+from support.apiserver_faults import Request
 from support.apiserver_objects import Json
 from support.kstatus import CURRENT, FAILED, IN_PROGRESS, kstatus
-from support.kubelet import Crash, Fate, Ready, Unschedulable
+from support.kubelet import Crash, Fate, NeverReady, Ready, Unschedulable
 from support.simulation import NAMESPACE, PACE, Simulation
 from support.witness import Witness
 
@@ -53,6 +54,34 @@ def rolled_out(sim: Simulation) -> bool:
     revisions = {pod["metadata"]["labels"][names.LABEL_REVISION] for pod in sim.pods()}
     counts = sim.status()["sessions"]
     return revisions == {sim.status()["revision"]} and counts["updated"] == counts["ready"] == counts["desired"]
+
+
+# --- what nobody has seen yet -----------------------------------------------------------------------------------------
+
+
+async def test_a_session_that_becomes_ready_while_it_is_being_deleted_as_useless_stays(sim: Simulation) -> None:
+    """The first sessions of a pool whose code changes at once have no use, unless they serve before others do."""
+    sim.kubelet.fate = lambda pod: NeverReady()
+    sim.apply(sim.service(), sim.pool(initial=2, maximum=2))
+    await sim.until(lambda: len(sim.pods()) == 4 and sim.status()["sessions"]["desired"] == 4)
+    await sim.comes_to_rest()
+    first = uids(sim)
+
+    def serves(request: Request) -> None:
+        """At the moment at which the first of them is to go."""
+        if (request.verb, request.resource) == ("delete", PODS):
+            sim.server.on_write.remove(serves)
+            sim.kubelet.fate = lambda pod: Ready() if pod["metadata"]["uid"] in first else NeverReady()
+            sim.kubelet.settle()
+
+    sim.server.on_write.append(serves)
+    change_code(sim)
+    await sim.until(lambda: serves not in sim.server.on_write, "one is deleted")
+    await sim.until(lambda: sim.status()["sessions"]["ready"] == 4)
+    await sim.comes_to_rest()
+    assert first <= uids(sim)
+    sim.kubelet.fate = lambda pod: Ready()
+    await sim.until(lambda: rolled_out(sim))
 
 
 # --- what tools are told ----------------------------------------------------------------------------------------------

@@ -256,6 +256,7 @@ class ApiServer:
                     name,
                     namespace,
                     uid=(body.get("preconditions") or {}).get("uid", ""),
+                    version=(body.get("preconditions") or {}).get("resourceVersion", ""),
                     grace=None if grace is None else int(grace),
                     propagation=body.get("propagationPolicy") or query.get("propagationPolicy") or "Background",
                 )

@@ -198,6 +198,7 @@ class Store:
         namespace: str = "",
         *,
         uid: str = "",
+        version: str = "",
         grace: int | None = None,
         propagation: str = "Background",
     ) -> Json | None:
@@ -206,6 +207,10 @@ class Store:
         meta = live["metadata"]
         if uid and uid != meta["uid"]:
             why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {meta['uid']}"
+            raise objects.conflict(resource, name, why)
+        if version and version != meta["resourceVersion"]:
+            seen, there = f"ResourceVersion in precondition: {version}", meta["resourceVersion"]
+            why = f"Precondition failed: {seen}, ResourceVersion in object meta: {there}"
             raise objects.conflict(resource, name, why)
         finalizers = [each for each in meta.get("finalizers", ()) if each not in (FOREGROUND, ORPHAN)]
         if propagation == "Foreground":

@@ -91,9 +91,12 @@ class Invariants:
             body = self._store.get(PODS, request.name, request.namespace)
         except Refused:
             return
-        if request.body.get("preconditions", {}).get("uid") != body["metadata"]["uid"]:
+        preconditions = request.body.get("preconditions", {})
+        if preconditions.get("uid") != body["metadata"]["uid"]:
             self.broken.append(f"{request.name} is deleted whichever pod it is")
             return
+        if preconditions.get("resourceVersion") not in (None, body["metadata"]["resourceVersion"]):
+            return  # it will be refused
         self._grace(body, request.body.get("gracePeriodSeconds"))
         pod = pod_view(body)
         if pod.alive:

@@ -84,7 +84,7 @@ class Executor:
                 pool, target.service, target.revision, create.node, create.slot, incarnation, self._pull_policy
             )
             name = body["metadata"]["name"]
-            if self._store.awaits(pool.metadata.namespace, name):
+            if self._store.awaits(pool.metadata.namespace, name) or self._store.has(pool, name):
                 return None
             try:
                 await self._send_creation(pool.metadata.namespace, name, body)
@@ -124,17 +124,24 @@ class Executor:
         return "leaving" if metadata.get("deletionTimestamp") else "ours"
 
     async def _delete(self, pool: SessionPool, delete: DeletePod) -> None:
-        pod = delete.pod
+        """A pod that was not ready goes only if it still is as it was seen: it may have become the one that serves."""
+        pod, version = delete.pod, ""
+        if not pod.ready:
+            known = self._store.pods.get(pod.namespace, pod.name)
+            if known != pod:
+                return
+            version = known.version
         try:
             await self._api.delete(
                 protocol.PODS,
                 pod.name,
                 namespace=pod.namespace,
                 uid=pod.uid,
+                version=version,
                 grace_period_seconds=manifests.grace_seconds(pool),
             )
         except (NotFound, Conflict):
-            return  # gone, or another pod has its name: the watch will say
+            return  # gone, changed, or another pod has its name: the watch will say
         self._store.deletion_accepted(pod)
         self._metrics.pods_deleted.labels(**_of(pool), why=delete.why).inc()
         log.info("pod deleted", extra={"pod": pod.name, "node": pod.owner.node, "why": delete.why, **_of(pool)})

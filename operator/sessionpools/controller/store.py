@@ -20,6 +20,7 @@ from sessionpools.controller.nodes import NamedNodes
 from sessionpools.core.keys import Served, key_of
 from sessionpools.core.model import NodeView, PodView
 from sessionpools.core.observe import node_view, pod_view
+from sessionpools.core.placement import place
 from sessionpools.kube import protocol
 from sessionpools.kube.protocol import Json, KubeApi
 from sessionpools.kube.reflector import Reflector
@@ -162,6 +163,11 @@ class Store:
         """Whether this pod's creation was sent, and the watch has not shown it yet."""
         return time.monotonic() - self._created.get((namespace, name), -1e9) < SHOWN_WITHIN_SECONDS
 
+    def has(self, pool: SessionPool, name: str) -> bool:
+        """Whether the watch has shown such a pod of the pool, since a plan was made perhaps, and it stays."""
+        pod = self.pods.get(pool.metadata.namespace, name)
+        return pod is not None and pod.alive and pod.owner.pool_uid == pool.metadata.uid
+
     def deletion_accepted(self, pod: PodView) -> None:
         if pod.uid in self._pods.get(pod.owner.pool_uid, {}):
             self._deleting.add(pod.uid)
@@ -226,7 +232,15 @@ class Store:
         if self.ledger:
             self.ledger.node_changed(old, new)
         for pool in self.pools.values():
-            self._enqueue(pool_key(pool))
+            if self._concerns(pool, old) or self._concerns(pool, new):
+                self._enqueue(pool_key(pool))
+
+    def _concerns(self, pool: SessionPool, node: NodeView | None) -> bool:
+        """Whether the pool's sessions belong on the node, or some are there."""
+        if node is None:
+            return False
+        pods = self._pods.get(pool.metadata.uid, {}).values()
+        return place(pool.spec.placement, node).compute_node or any(pod.owner.node == node.name for pod in pods)
 
 
 def pool_key(pool: SessionPool) -> Key:

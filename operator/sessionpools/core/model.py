@@ -76,6 +76,7 @@ class PodView:
     # The kubelet will not run it again (evicted, node shut down): only another pod takes its place.
     ended: bool = False
     ended_at: float = 0.0
+    version: str = field(default="", compare=False)  # resourceVersion: most of its changes are none to us
 
     @property
     def alive(self) -> bool:

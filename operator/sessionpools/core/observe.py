@@ -78,6 +78,7 @@ def pod_view(pod: Mapping[str, Any]) -> PodView:
         created_at=_seconds(metadata.get("creationTimestamp")),
         ended=ended,
         ended_at=_ended_at(status, container, metadata) if ended else 0.0,
+        version=metadata.get("resourceVersion", ""),
     )
 
 

@@ -166,12 +166,14 @@ class HttpKubeApi:
         *,
         namespace: str | None = None,
         uid: str = "",
+        version: str = "",
         grace_period_seconds: int | None = None,
         propagation: str = "Background",
     ) -> None:
         options: Json = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": propagation}
-        if uid:
-            options["preconditions"] = {"uid": uid}
+        conditions = {"uid": uid, "resourceVersion": version}
+        if uid or version:
+            options["preconditions"] = {key: value for key, value in conditions.items() if value}
         if grace_period_seconds is not None:
             options["gracePeriodSeconds"] = grace_period_seconds
         await self._call("delete", "DELETE", resource, resource.path(namespace, name), body=options)

@@ -237,10 +237,12 @@ class KubeApi(Protocol):
         *,
         namespace: str | None = None,
         uid: str = "",
+        version: str = "",
         grace_period_seconds: int | None = None,
         propagation: str = "Background",
     ) -> None:
-        """Delete it; with `uid` only if it is still that one (else Conflict)."""
+        """Delete it; with `uid` only if it is still that one, with `version` (resourceVersion) only if nothing of it
+        has changed since (else Conflict)."""
         ...
 
     async def merge_patch(self, resource: Resource, name: str, body: Json, *, namespace: str | None = None) -> Json: ...

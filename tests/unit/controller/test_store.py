@@ -10,7 +10,7 @@ import pytest
 
 from sessionpools.api.v1alpha1 import SessionPool, WebService
 from sessionpools.controller.store import SHOWN_WITHIN_SECONDS, Key, Kind, Store
-from sessionpools.core.model import PodView
+from sessionpools.core.model import NodeView, PodView
 from support import builders
 
 
@@ -157,3 +157,33 @@ def test_a_pod_that_was_created_again_is_awaited_from_then_on(store: Store, monk
     store.creation_sent("a", "pod-2")
     assert store.awaits("a", "pod-0")
     assert list(store._created) == [("a", "pod-1"), ("a", "pod-0"), ("a", "pod-2")]
+
+
+def test_a_pod_that_was_shown_after_a_plan_was_made_is_there(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    p = builders.pool(1, 1)
+    shown = builders.pod(builders.target_of(p), p, 0)
+    held = {(shown.namespace, shown.name): shown}
+    monkeypatch.setattr(store.pods, "get", lambda *key: held.get(key))
+    assert store.has(p, shown.name) and not store.has(p, "another")
+    assert not store.has(pool(p.metadata.name, namespace=shown.namespace, uid="made anew"), shown.name)
+    held[shown.namespace, shown.name] = replace(shown, deleting=True)
+    assert not store.has(p, shown.name)
+
+
+def test_a_node_is_no_concern_of_a_pool_that_does_not_belong_there(
+    store: Store, enqueued: list[Key], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed(old: NodeView | None, new: NodeView | None) -> bool:
+        enqueued.clear()
+        store.nodes._on_change(old, new)  # type: ignore[union-attr]
+        return bool(enqueued)
+
+    p = builders.pool(1, 1, placement={"nodeSelector": {"disk": "ssd"}})
+    monkeypatch.setattr(store.pools, "values", lambda: iter([p]))
+    plain = builders.node("a")
+    fitting = replace(plain, labels={"disk": "ssd"})
+    cordoned = replace(plain, schedulable=False)
+    assert not changed(None, plain) and not changed(plain, cordoned) and not changed(plain, None)
+    assert changed(None, fitting) and changed(plain, fitting) and changed(fitting, plain) and changed(fitting, None)
+    store.pods._on_change(None, builders.pod(builders.target_of(p), p, 0, on="a"))
+    assert changed(plain, cordoned), "a session of the pool is there"
