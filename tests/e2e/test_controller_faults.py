@@ -87,7 +87,7 @@ def test_fifty_leaders_killed_while_pools_change_leave_every_pool_as_its_spec_sa
         publish(restricted, web_service(name), session_pool(name, 1, MAXIMUM, isolation=kind, idleTimeoutSeconds=1))
         for name, kind in kinds.items()
     ]
-    with standbys(3), pods_looked_at(*pools) as seen:
+    with standbys(2), pods_looked_at(*pools) as seen:
         kill_leaders_while_changing(pools)
         for pool in pools:
             pool.patch(initialPoolSize=2)
@@ -125,7 +125,7 @@ def kill_leaders_while_changing(pools: list[Pool]) -> None:
             apply(web_service(pool.name, f"{DOUBLE}\n# {number}\n"), namespace=pool.namespace)
         else:
             pool.patch(initialPoolSize=chance.randint(0, MAXIMUM))
-        time.sleep(chance.uniform(0, 1))
+        time.sleep(chance.uniform(0, 0.3))
         end_at_once(holder)
 
 

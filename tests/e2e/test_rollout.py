@@ -40,7 +40,7 @@ def test_old_sessions_serve_while_a_revision_fails_and_a_good_one_goes_on_and_a_
     restricted: str, client: Caller
 ) -> None:
     pools = [
-        publish(restricted, web_service(name, answering("first")), session_pool(name, 2, 3, isolation=isolation))
+        publish(restricted, web_service(name, answering("first")), session_pool(name, 2, 2, isolation=isolation))
         for name, isolation in ISOLATIONS.items()
     ]
     for pool in pools:
