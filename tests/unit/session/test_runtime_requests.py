@@ -164,7 +164,7 @@ def test_a_session_ends_when_its_caller_is_gone(pod: Pod, what: str) -> None:
         pod.wait_slot(0, state="busy")
     began = time.monotonic()
     eventually(lambda: not alive(pid))
-    assert time.monotonic() - began < 1.0  # measured: about a millisecond; the machine may be busy
+    assert time.monotonic() - began < 5.0  # measured: about a millisecond; other tests run beside it
     assert pod.wait_new_session(0, pid)["lastEnd"] == "caller gone"
 
 
