@@ -1,5 +1,6 @@
 """A pool that changes, whole: what holds at every moment of a rollout, and what its user and their tools are told."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -102,6 +103,25 @@ async def test_a_controller_that_starts_writes_nothing_about_what_is_at_rest(sim
     await sim.start_controller()
     await sim.comes_to_rest()
     assert len(sim.server.writes()) == before
+
+
+async def test_progress_is_told_less_and_less_often_and_the_end_at_once(sim: Simulation) -> None:
+    sim.pace = replace(PACE, status=0.05, progress=60.0)
+    await sim.stop_controller()
+    await sim.start_controller()
+    ready: set[str] = set()
+    sim.kubelet.fate = lambda pod: Ready() if pod["metadata"]["uid"] in ready else NeverReady()
+    sim.apply(sim.service(), sim.pool(initial=20, maximum=20))
+    await sim.until(lambda: len(sim.pods()) == 40)
+    await sim.comes_to_rest()
+    before = len(sim.server.writes(SESSION_POOLS))
+    for pod in sim.pods():
+        ready.add(pod["metadata"]["uid"])
+        await asyncio.sleep(0.04)
+    await sim.until_success()
+    # in 1.6 s or more after 0.05, 0.1, 0.2, 0.4, 0.8 s, and the end; each 0.05 s it would be some 30
+    assert 3 <= len(sim.server.writes(SESSION_POOLS)) - before <= 10
+    assert sim.status()["sessions"]["ready"] == 40
 
 
 async def test_a_service_waits_for_a_status_of_its_pool_that_was_put_off(sim: Simulation) -> None:

@@ -28,6 +28,7 @@ from support.kubelet import Kubelet, make_node
 NAMESPACE = "demo"
 PACE = Pace(
     status=0.02,
+    progress=0.2,
     config_map=0.05,
     starting=0.05,
     backoff=Backoff(0.1, 1.0),

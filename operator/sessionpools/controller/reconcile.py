@@ -16,7 +16,7 @@ from sessionpools.controller.metrics import Metrics
 from sessionpools.controller.report import Reporter
 from sessionpools.controller.store import Key, Kind, Store, pool_key, service_key
 from sessionpools.core import naming
-from sessionpools.core.backoff import Backoff
+from sessionpools.core.backoff import Backoff, doubled
 from sessionpools.core.demand import Demand, Wish, elastic, retirable, wishes
 from sessionpools.core.handover import unseen_sessions
 from sessionpools.core.holds import Holds
@@ -25,6 +25,7 @@ from sessionpools.core.limits import limit_reached
 from sessionpools.core.model import PodView
 from sessionpools.core.placement import Place, place
 from sessionpools.core.plan import Plan, plan
+from sessionpools.core.progress import only_progress
 from sessionpools.core.revision import CodeFiles
 from sessionpools.core.status import Observation, pool_status, says_more_in_seconds
 from sessionpools.core.target import Blocked, CodeProblem, Target, needs_config_map, target
@@ -47,6 +48,7 @@ class Pace:
     """How often things are done that no event asks for; seconds. Simulations go faster."""
 
     status: float = 1.0  # between two status writes of a pool, at least
+    progress: float = 10.0  # at most, where they tell of progress only: the time between them is doubled up to this
     config_map: float = 5.0  # users' ConfigMaps are read, not watched: that would take every ConfigMap there is
     starting: float = 3.0  # starting pods are asked for their phase
     backoff: Backoff = BACKOFF
@@ -82,6 +84,7 @@ class _Memory:
     standing: frozenset[str] = frozenset()  # uids of the pods that took of a quota at the last run
     status: SessionPoolStatus | None = None  # as last written, until the watch shows it
     written_at: float = -1e9
+    progress_told: int = 0  # times in a row
     code: _Code | None = None
     written: bool = False  # a status was, and its web service has not been looked at since
     handled: tuple[str, int] = ("", 0)  # uid and generation of the web service that the written status is about
@@ -341,19 +344,21 @@ class PoolReconciler:
         return self._pace.deleted if any(not delete.pod.ready for delete in steps.deletes) else None
 
     async def _report(self, seen: Observation, memory: _Memory, decided: float) -> float | None:
-        """Writes the status if it differs, at most once a second; returns when to come back for it. `decided` is for
-        how many seconds was decided before."""
+        """Writes the status if it differs and the last one is long enough ago; returns when to come back for it.
+        `decided` is for how many seconds was decided before."""
         pool, now, began = seen.pool, self._monotonic(), time.perf_counter()
         status = pool_status(seen)
         self._metrics.decide_seconds.observe(decided + time.perf_counter() - began)
         memory.settled = not any(c.type == "Reconciling" and c.status == "True" for c in status.conditions)
         if status == pool.status:
             return None
-        early = memory.written_at + self._pace.status - now
+        told = memory.progress_told if only_progress(pool.status, status) else 0
+        early = memory.written_at + doubled(self._pace.status, self._pace.progress, told) - now
         if early > 0 and memory.status is not None:
             return early
         if await self._reporter.report(protocol.SESSION_POOLS, pool.metadata, pool.status, status):
             memory.status, memory.written_at, memory.written = status, now, True
+            memory.progress_told = told + 1
         return None
 
     async def _collect_garbage(self, seen: Observation, memory: _Memory) -> float | None:
