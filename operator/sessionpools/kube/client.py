@@ -5,7 +5,8 @@ What it adds to HTTP is what every caller would need otherwise:
 
 - a time limit on every call, and on the silence of a watch;
 - reads are tried again after connection failures and 5xx; any call after 429, which says that nothing was done, and
-  after a connection that could not be made. A write whose answer was lost is never sent twice: its caller reads first;
+  after a connection that could not be made. A write whose answer was lost is never sent twice: its caller reads first.
+  No deletion is tried again at all: what was of no use when it was decided may be by then;
 - 401 reads the credentials again, once;
 - at most 16 writes at a time: a pool of thousands must not crowd everyone else out of the API server;
 - `may_write` is asked right before each write is sent, which may be long after it was asked for: behind other writes,
@@ -254,7 +255,7 @@ class HttpKubeApi:
             await asyncio.sleep(delay)
 
     def _delay_before_retry(self, error: KubeError, verb: str, attempt: int) -> float | None:
-        if attempt >= ATTEMPTS:
+        if attempt >= ATTEMPTS or verb == "delete":
             return None
         backoff = BACKOFF_SECONDS * 2.0 ** (attempt - 1) * self._rng.uniform(0.5, 1.5)
         if isinstance(error, TooManyRequests):

@@ -81,6 +81,14 @@ async def test_a_write_that_is_told_to_come_later_comes_later(server: ApiServer,
     assert verbs(server) == ["create", "create"]
 
 
+async def test_a_deletion_is_left_to_who_decides_anew(server: ApiServer, api: HttpKubeApi) -> None:
+    await api.create(CONFIG_MAPS, {"metadata": {"name": "kept"}}, namespace="demo")
+    server.fail("delete", CONFIG_MAPS, 429, times=1, retry_after=0.1)
+    with pytest.raises(TooManyRequests):
+        await api.delete(CONFIG_MAPS, "kept", namespace="demo")
+    assert (await api.get(CONFIG_MAPS, "kept", namespace="demo"))["metadata"]["name"] == "kept"
+
+
 async def test_who_is_told_to_come_much_later_hears_it(server: ApiServer, api: HttpKubeApi) -> None:
     server.fail("create", CONFIG_MAPS, 429, times=1, retry_after=60)
     with pytest.raises(TooManyRequests) as refused:
