@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from sessionpools.api import names
+from sessionpools.controller import reconcile, store
 from sessionpools.controller.reconcile import Pace
 from sessionpools.core import plan
 from sessionpools.core.backoff import Backoff
 from sessionpools.core.model import PodView, SessionReport
 from sessionpools.kube.protocol import CONFIG_MAPS, EVENTS, NODES, PODS, SESSION_POOLS
+from support.apiserver_faults import Request
 from support.apiserver_objects import Json
 from support.kubelet import (
     Crash,
@@ -249,6 +251,27 @@ async def test_what_the_controller_deletes_itself_holds_nothing(sim: Simulation)
 def settled(sim: Simulation, pods: int) -> bool:
     counts = sim.status()["sessions"]
     return bool(counts["updated"] == pods == len(sim.pods()) and sim.condition("Reconciling")["status"] == "False")
+
+
+async def test_a_pod_that_came_and_went_while_nobody_watched_is_made_anew(
+    sim: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (store, reconcile):
+        monkeypatch.setattr(module, "SHOWN_WITHIN_SECONDS", 0.3)
+
+    def blind(request: Request) -> None:
+        if request.verb == "create" and request.resource is PODS and len(creations(sim)) == 1:
+            sim.server.pause_watches()
+
+    sim.server.on_write.append(blind)
+    on_one = {"nodeSelector": {"kubernetes.io/hostname": WORKERS[0]}}  # no other pod's events are a reason to look
+    sim.apply(sim.service(), sim.pool(initial=1, placement=on_one))
+    await sim.until(lambda: sim.server.store.all(PODS))
+    for pod in sim.pods():
+        sim.server.store.delete(PODS, pod["metadata"]["name"], NAMESPACE, grace=0)
+    await sim.quiet(0.1)
+    sim.server.resume_watches(lost=True)
+    await sim.until_success()
 
 
 async def test_an_evicted_pod_is_replaced_after_its_back_off(sim: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:

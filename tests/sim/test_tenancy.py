@@ -5,12 +5,13 @@ namespaces only.
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 
 import pytest
 
 from sessionpools.api import names
+from sessionpools.core.model import PodView, SessionReport
 from sessionpools.kube.protocol import NODES, PODS, SESSION_POOLS, WEB_SERVICES
 from support.apiserver_faults import Request
 from support.apiserver_objects import Json
@@ -194,6 +195,28 @@ async def test_a_pool_without_a_web_service_keeps_no_places(sim: Tenants) -> Non
     await sim.until(lambda: sim.condition("Stalled", "empty").get("reason") == "ServiceNotFound")
     sim.publish("first", initial=3)
     await sim.until_success("first")
+
+
+async def test_a_pool_that_is_deleted_while_it_is_looked_at_leaves_its_places_to_others(sim: Tenants) -> None:
+    sim.publish("first")
+    await sim.until_success("first")
+    await sim.comes_to_rest()
+    answer, asked, go_on = sim.pods_say.reports, asyncio.Event(), asyncio.Event()
+
+    async def reports(pods: Iterable[PodView]) -> dict[str, SessionReport]:
+        asked.set()
+        await go_on.wait()
+        return await answer(pods)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sim.pods_say, "reports", reports)
+        sim.edit_pool("first", initialPoolSize=3)
+        await asyncio.wait_for(asked.wait(), 5)
+        sim.server.store.delete(SESSION_POOLS, "first", NAMESPACE)
+        await sim.until(lambda: sim.app and not len(sim.app.store.pools), "it is seen to be deleted")
+        go_on.set()
+    sim.publish("second", OTHER, initial=3)
+    await sim.until_success("second")
 
 
 async def test_growth_waits_for_places_and_goes_on_when_another_pool_gives_them_up() -> None:

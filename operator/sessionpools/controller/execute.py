@@ -84,10 +84,10 @@ class Executor:
                 pool, target.service, target.revision, create.node, create.slot, incarnation, self._pull_policy
             )
             name = body["metadata"]["name"]
-            if self._store.awaits(pool.metadata.namespace, name) or self._store.has(pool, name):
+            if self._store.awaits(pool, name) or self._store.has(pool, name):
                 return None
             try:
-                await self._send_creation(pool.metadata.namespace, name, body)
+                await self._send_creation(pool, name, create.node.name, body)
             except AlreadyExists:
                 taken = await self._taken_by(pool, name)
                 if taken == "ours":
@@ -104,12 +104,12 @@ class Executor:
                 return None
         return Failure("NameTaken", f"all names tried for slot {create.slot} are taken by pods that are being deleted")
 
-    async def _send_creation(self, namespace: str, name: str, body: Json) -> None:
-        self._store.creation_sent(namespace, name)
+    async def _send_creation(self, pool: SessionPool, name: str, node: str, body: Json) -> None:
+        self._store.creation_sent(pool, name, node)
         try:
-            await self._api.create(protocol.PODS, body, namespace=namespace)
+            await self._api.create(protocol.PODS, body, namespace=pool.metadata.namespace)
         except BaseException:  # whatever has become of it: the next run asks for it again, and is told
-            self._store.creation_failed(namespace, name)
+            self._store.creation_failed(pool, name)
             raise
 
     async def _taken_by(self, pool: SessionPool, name: str) -> str:

@@ -124,6 +124,8 @@ class Ledger:
     def decided(self, pool: SessionPool, pods: Sequence[PodView], plan: Plan, waits: Collection[str]) -> None:
         """What is about to be done for the pool, `pods` being there, and the nodes where it `waits` for places."""
         uid = pool.metadata.uid
+        if uid not in self._claimants:
+            return  # it was deleted while its run waited for something: nobody would ever take this back
         after = _after(pool, pods, plan)
         for name, node in self._nodes.items():
             self._decide(node, uid, after.get(name))
@@ -135,7 +137,8 @@ class Ledger:
     def refused(self, pool: SessionPool, nodes: Iterable[str]) -> None:
         """Session pods were not created there."""
         for name in nodes:
-            self._decide(self._node(name), pool.metadata.uid, None)
+            if node := self._nodes.get(name):  # else it has gone meanwhile
+                self._decide(node, pool.metadata.uid, None)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from sessionpools.controller.execute import CREATES_AT_ONCE, Executor
 from sessionpools.controller.inquiry import Inquiry
 from sessionpools.controller.metrics import Metrics
 from sessionpools.controller.report import Reporter
-from sessionpools.controller.store import Key, Kind, Store, pool_key, service_key
+from sessionpools.controller.store import SHOWN_WITHIN_SECONDS, Key, Kind, Store, pool_key, service_key
 from sessionpools.core import naming
 from sessionpools.core.backoff import Backoff, doubled
 from sessionpools.core.demand import Demand, Wish, elastic, retirable, wishes
@@ -340,8 +340,12 @@ class PoolReconciler:
         before, memory.holds = memory.holds, memory.holds.after_creating(tried, refused, waiting, self._clock())
         if before.refused != memory.holds.refused or len(steps.creates) > CREATES_AT_ONCE:
             return 0.0  # what is said of the nodes has changed, or the rest is due
-        # One that was not ready stays if it has changed since it was seen, be it in what is of no interest here.
-        return self._pace.deleted if any(not delete.pod.ready for delete in steps.deletes) else None
+        return _soonest(
+            # One that was not ready stays if it has changed since it was seen, be it in what is of no interest here.
+            self._pace.deleted if any(not delete.pod.ready for delete in steps.deletes) else None,
+            # One that came and went while nobody watched is never shown.
+            SHOWN_WITHIN_SECONDS if self._store.awaited(seen.pool) else None,
+        )
 
     async def _report(self, seen: Observation, memory: _Memory, decided: float) -> float | None:
         """Writes the status if it differs and the last one is long enough ago; returns when to come back for it.

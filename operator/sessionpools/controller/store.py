@@ -6,7 +6,7 @@ Each change is turned into the keys that it concerns and handed to `enqueue`; no
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Generic, TypeVar
@@ -18,6 +18,7 @@ from sessionpools.api.v1alpha1 import SessionPool, WebService
 from sessionpools.controller.ledger import Ledger
 from sessionpools.controller.nodes import NamedNodes
 from sessionpools.core.keys import Served, key_of
+from sessionpools.core.limits import slots_of_new
 from sessionpools.core.model import NodeView, PodView
 from sessionpools.core.observe import node_view, pod_view
 from sessionpools.core.placement import place
@@ -25,7 +26,7 @@ from sessionpools.kube import protocol
 from sessionpools.kube.protocol import Json, KubeApi
 from sessionpools.kube.reflector import Reflector
 
-__all__ = ["Key", "Kind", "Store", "pool_key", "service_key"]
+__all__ = ["SHOWN_WITHIN_SECONDS", "Key", "Kind", "Store", "pool_key", "service_key"]
 
 M = TypeVar("M", SessionPool, WebService)
 
@@ -46,6 +47,16 @@ class Key:
     kind: Kind
     namespace: str
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Awaited:
+    """A session pod whose creation was sent."""
+
+    at: float  # monotonic seconds
+    pool_uid: str
+    node: str
+    sessions: int  # that it counts as
 
 
 class _ByKey(Generic[M]):
@@ -89,7 +100,7 @@ class Store:
         self._services_by_key: _ByKey[WebService] = _ByKey()
         self._pods: defaultdict[str, dict[str, PodView]] = defaultdict(dict)
         self._deleting: set[str] = set()
-        self._created: dict[tuple[str, str], float] = {}
+        self._created: dict[tuple[str, str], _Awaited] = {}
         self.ledger = Ledger(sessions_per_node, lambda pool: enqueue(pool_key(pool))) if sessions_per_node else None
         self.pools = Reflector(api, protocol.SESSION_POOLS, _pool, self._pool_changed, scope, ignored=ignored)
         self.services = Reflector(api, protocol.WEB_SERVICES, _service, self._service_changed, scope, ignored=ignored)
@@ -147,21 +158,31 @@ class Store:
             if pod.namespace == pool.metadata.namespace
         ]
 
-    def creation_sent(self, namespace: str, name: str) -> None:
+    def creation_sent(self, pool: SessionPool, name: str, node: str) -> None:
         """To be said before the request is sent: the watch may be faster than the answer, and may even have shown that
         the pod is gone by then."""
         now = time.monotonic()
-        while self._created and now - next(iter(self._created.values())) >= SHOWN_WITHIN_SECONDS:
+        while self._created and not _recent(next(iter(self._created.values())), now):
             del self._created[next(iter(self._created))]  # the oldest comes first; this one was never shown
-        self._created.pop((namespace, name), None)
-        self._created[namespace, name] = now
+        self._created.pop((pool.metadata.namespace, name), None)
+        sent = _Awaited(now, pool.metadata.uid, node, slots_of_new(pool))
+        self._created[pool.metadata.namespace, name] = sent
 
-    def creation_failed(self, namespace: str, name: str) -> None:
-        self._created.pop((namespace, name), None)
+    def creation_failed(self, pool: SessionPool, name: str) -> None:
+        self._created.pop((pool.metadata.namespace, name), None)
 
-    def awaits(self, namespace: str, name: str) -> bool:
+    def awaits(self, pool: SessionPool, name: str) -> bool:
         """Whether this pod's creation was sent, and the watch has not shown it yet."""
-        return time.monotonic() - self._created.get((namespace, name), -1e9) < SHOWN_WITHIN_SECONDS
+        sent = self._created.get((pool.metadata.namespace, name))
+        return sent is not None and _recent(sent, time.monotonic())
+
+    def awaited(self, pool: SessionPool, but: Collection[str] = ()) -> dict[str, int]:
+        """How many sessions of the pool are awaited so on each node, but for the pods of these names."""
+        now, found = time.monotonic(), dict[str, int]()
+        for (_, name), sent in self._created.items():
+            if sent.pool_uid == pool.metadata.uid and name not in but and _recent(sent, now):
+                found[sent.node] = found.get(sent.node, 0) + sent.sessions
+        return found
 
     def has(self, pool: SessionPool, name: str) -> bool:
         """Whether the watch has shown such a pod of the pool, since a plan was made perhaps, and it stays."""
@@ -241,6 +262,10 @@ class Store:
             return False
         pods = self._pods.get(pool.metadata.uid, {}).values()
         return place(pool.spec.placement, node).compute_node or any(pod.owner.node == node.name for pod in pods)
+
+
+def _recent(sent: _Awaited, now: float) -> bool:
+    return now - sent.at < SHOWN_WITHIN_SECONDS
 
 
 def pool_key(pool: SessionPool) -> Key:

@@ -100,6 +100,17 @@ def test_what_was_refused_is_free_again_and_who_waits_is_called(world: World) ->
     assert (world.woken, world.most(two)) == (["two"], 4)
 
 
+def test_what_is_decided_for_a_pool_or_a_node_that_has_just_gone_is_not_kept(world: World) -> None:
+    gone, two = pool("gone", 0, age=1), pool("two", 4, age=2)
+    world.pools(gone, two)
+    world.ledger.pool_changed(gone, None)
+    world.ledger.decided(gone, [], create(0, 1, 2), waits=[NODE])
+    assert world.most(two) == 4
+    world.ledger.node_changed(builders.node(NODE), None)
+    world.ledger.refused(two, [NODE])
+    assert not world.ledger._nodes
+
+
 def test_who_waits_is_called_once_when_a_session_of_another_has_gone_and_not_while_it_leaves(world: World) -> None:
     one, two = pool("one", 2, age=1), pool("two", 4, age=2)
     world.pools(one, two)

@@ -37,6 +37,9 @@ def service(name: str, served: str = "Score", namespace: str = "a") -> WebServic
     return WebService.model_validate({"metadata": metadata, "spec": spec})
 
 
+P = pool("score")
+
+
 def told(of: Store, kind: Kind) -> Callable[[Any, Any], None]:
     """How the reflector tells of a change."""
     return (of.pools if kind is Kind.POOL else of.services)._on_change
@@ -84,28 +87,42 @@ def test_a_pod_that_was_created_and_never_shown_is_awaited_for_a_while_and_then_
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     for number in range(3):
-        store.creation_sent("a", f"pod-{number}")
-    assert store.awaits("a", "pod-0") and not store.awaits("a", "pod-3")
+        store.creation_sent(P, f"pod-{number}", "worker-1")
+    assert store.awaits(P, "pod-0") and not store.awaits(P, "pod-3")
     now += SHOWN_WITHIN_SECONDS
-    assert not store.awaits("a", "pod-0")
-    store.creation_sent("a", "pod-3")
+    assert not store.awaits(P, "pod-0")
+    store.creation_sent(P, "pod-3", "worker-1")
     assert list(store._created) == [("a", "pod-3")]
 
 
 def test_a_pod_that_came_and_went_before_its_creation_was_answered_is_not_awaited(store: Store) -> None:
     p = builders.pool(1, 1)
     shown = builders.pod(builders.target_of(p), p, 0)
-    store.creation_sent(shown.namespace, shown.name)
-    assert store.awaits(shown.namespace, shown.name)
+    store.creation_sent(p, shown.name, "worker-1")
+    assert store.awaits(p, shown.name)
     store.pods._on_change(None, shown)
     store.pods._on_change(shown, None)
-    assert not store.awaits(shown.namespace, shown.name)
+    assert not store.awaits(p, shown.name)
 
 
 def test_a_pod_whose_creation_failed_is_not_awaited(store: Store) -> None:
-    store.creation_sent("a", "pod-0")
-    store.creation_failed("a", "pod-0")
-    assert not store.awaits("a", "pod-0")
+    store.creation_sent(P, "pod-0", "worker-1")
+    store.creation_failed(P, "pod-0")
+    assert not store.awaits(P, "pod-0")
+
+
+def test_what_is_awaited_of_a_pool_is_counted_by_node(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    store.creation_sent(P, "pod-0", "worker-1")
+    store.creation_sent(pool("other"), "other-0", "worker-1")
+    now += SHOWN_WITHIN_SECONDS / 2
+    store.creation_sent(P, "pod-1", "worker-1")
+    store.creation_sent(P, "pod-2", "worker-2")
+    assert store.awaited(P) == {"worker-1": 2, "worker-2": 1}
+    assert store.awaited(P, but=["pod-2"]) == {"worker-1": 2}
+    now += SHOWN_WITHIN_SECONDS / 2
+    assert store.awaited(P) == {"worker-1": 1, "worker-2": 1}
 
 
 class TestPodsThatLeave:
@@ -149,13 +166,13 @@ class TestPodsThatLeave:
 def test_a_pod_that_was_created_again_is_awaited_from_then_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    store.creation_sent("a", "pod-0")
+    store.creation_sent(P, "pod-0", "worker-1")
     now += SHOWN_WITHIN_SECONDS / 2
-    store.creation_sent("a", "pod-1")
-    store.creation_sent("a", "pod-0")
+    store.creation_sent(P, "pod-1", "worker-1")
+    store.creation_sent(P, "pod-0", "worker-1")
     now += SHOWN_WITHIN_SECONDS / 2
-    store.creation_sent("a", "pod-2")
-    assert store.awaits("a", "pod-0")
+    store.creation_sent(P, "pod-2", "worker-1")
+    assert store.awaits(P, "pod-0")
     assert list(store._created) == [("a", "pod-1"), ("a", "pod-0"), ("a", "pod-2")]
 
 
