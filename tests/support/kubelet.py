@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from support.apiserver_objects import NODES, PODS, Json
+from support.apiserver_objects import NODES, PODS, Json, Refused
 from support.apiserver_store import Store
 
 
@@ -127,7 +127,11 @@ class Kubelet:
         changed = 0
         for pod in self.store.all(PODS):
             before = self.store.version
-            self._step(pod, nodes)
+            try:
+                self._step(pod, nodes)
+            except Refused as error:
+                if error.code != 404:  # gone with another: the last pod of a pool that is deleted in the foreground
+                    raise
             changed += self.store.version != before
         return changed
 
