@@ -219,6 +219,33 @@ async def test_a_pool_that_is_deleted_while_it_is_looked_at_leaves_its_places_to
     await sim.until_success("second")
 
 
+async def test_what_was_created_beside_something_refused_has_its_place_before_the_watch_shows_it(sim: Tenants) -> None:
+    sim.limited_to(4)
+    await sim.restart_controller()
+    sim.publish("first", update={"maxSurge": 2, "maxUnavailable": 0})
+    await sim.until_success("first")
+    await sim.comes_to_rest()
+    created = 0
+
+    def meet(request: Request) -> None:
+        nonlocal created
+        created += request.resource is PODS and request.verb == "create"
+        if created == 1 and request.resource is PODS:
+            sim.publish("second", OTHER)
+        elif created == 2 and request.resource is PODS:
+            sim.server.fail("create", PODS, 403, reason="Forbidden", message="exceeded quota: pods")
+
+    sim.server.on_write.append(meet)
+    sim.server.delay("create", PODS, 0.5, times=1, before=True)
+    sim.edit_service("first", code={"inline": {"service.py": "x = 2"}})
+    await sim.until_held("second")
+    sim.server.pause_watches()  # of the two new sessions one is made, unseen, and one refused
+    await sim.until(lambda: created >= 3, "places have become free")
+    await sim.quiet()
+    assert len(sim.pods(alive=False)) == 4
+    sim.server.resume_watches()
+
+
 async def test_growth_waits_for_places_and_goes_on_when_another_pool_gives_them_up() -> None:
     async with Gateway() as gateway:
         sim = Tenants()

@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from sessionpools.api import names
 from sessionpools.api.v1alpha1 import SessionPool
 from sessionpools.controller.metrics import Metrics
 from sessionpools.controller.store import Store
+from sessionpools.core import naming
 from sessionpools.core import pods as manifests
 from sessionpools.core.holds import POD_REFUSED, refusal
 from sessionpools.core.model import Failure
@@ -17,7 +18,7 @@ from sessionpools.core.target import Target
 from sessionpools.kube import protocol
 from sessionpools.kube.protocol import AlreadyExists, Conflict, Forbidden, Invalid, Json, KubeApi, NotFound
 
-__all__ = ["CREATES_AT_ONCE", "Executor"]
+__all__ = ["CREATES_AT_ONCE", "Executor", "names_of"]
 
 log = logging.getLogger(__name__)
 
@@ -191,6 +192,12 @@ async def _all(work: Sequence[Awaitable[T]]) -> list[T]:
         if isinstance(result, BaseException):
             raise result
     return [result for result in results if not isinstance(result, BaseException)]
+
+
+def names_of(creates: Iterable[CreatePod], pool: SessionPool, revision: str) -> set[str]:
+    """The names of the session pods that are asked for first."""
+    pool_, uid = pool.metadata.name, pool.metadata.uid
+    return {naming.pod_name(pool_, uid, each.node.uid, revision, each.slot, each.incarnation) for each in creates}
 
 
 def _of(pool: SessionPool) -> dict[str, str]:

@@ -6,8 +6,9 @@ A node's numbers are reckoned again only after something there has changed: a po
 and a pod's coming and going a sum over the pools of its node. Who waits for places is called when some become free.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from sessionpools.api.v1alpha1 import SessionPool
 from sessionpools.core.limits import Claim, claim_of, entitled, slots_in, slots_of, slots_of_new
@@ -121,24 +122,37 @@ class Ledger:
             found[name] = node.most.get(uid, 0)
         return found
 
-    def decided(self, pool: SessionPool, pods: Sequence[PodView], plan: Plan, waits: Collection[str]) -> None:
-        """What is about to be done for the pool, `pods` being there, and the nodes where it `waits` for places."""
+    def decided(
+        self,
+        pool: SessionPool,
+        pods: Sequence[PodView],
+        plan: Plan,
+        waits: Collection[str],
+        awaited: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        """What is about to be done for the pool, `pods` being there, and the nodes where it `waits` for places.
+        `awaited` are its sessions by node that the watch does not show yet and that the plan does not ask for."""
         uid = pool.metadata.uid
         if uid not in self._claimants:
             return  # it was deleted while its run waited for something: nobody would ever take this back
         after = _after(pool, pods, plan)
         for name, node in self._nodes.items():
-            self._decide(node, uid, after.get(name))
+            sessions = after.get(name)
+            if name in awaited:
+                sessions = max(sessions or 0, node.standing.get(uid, 0)) + awaited[name]
+            self._decide(node, uid, sessions)
             if name in waits:
                 node.waiting[uid] = pool
             else:
                 node.waiting.pop(uid, None)
 
-    def refused(self, pool: SessionPool, nodes: Iterable[str]) -> None:
-        """Session pods were not created there."""
+    def refused(self, pool: SessionPool, nodes: Iterable[str], awaited: Mapping[str, int]) -> None:
+        """Not all session pods were created there: of those that were, `awaited` sessions are not shown yet."""
+        uid = pool.metadata.uid
         for name in nodes:
             if node := self._nodes.get(name):  # else it has gone meanwhile
-                self._decide(node, pool.metadata.uid, None)
+                on_their_way = awaited.get(name, 0)
+                self._decide(node, uid, node.standing.get(uid, 0) + on_their_way if on_their_way else None)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from sessionpools.api import names
 from sessionpools.api.v1alpha1 import SessionPool, SessionPoolStatus, WebService
 from sessionpools.controller.config import Config
-from sessionpools.controller.execute import CREATES_AT_ONCE, Executor
+from sessionpools.controller.execute import CREATES_AT_ONCE, Executor, names_of
 from sessionpools.controller.inquiry import Inquiry
 from sessionpools.controller.metrics import Metrics
 from sessionpools.controller.report import Reporter
@@ -279,7 +279,8 @@ class PoolReconciler:
         if ledger is None:
             return seen
         growth = {node for node, wish in (by_demand or {}).items() if wish.limited}
-        ledger.decided(seen.pool, seen.pods, steps, growth.union(steps.limited))
+        awaited = self._store.awaited(seen.pool, but=names_of(steps.creates, seen.pool, seen.revision))
+        ledger.decided(seen.pool, seen.pods, steps, growth.union(steps.limited), awaited)
         if not steps.limited:
             return seen
         failure = limit_reached(seen.pool, ledger.limit)
@@ -334,7 +335,7 @@ class PoolReconciler:
             memory.collected = frozenset()  # its code is about to be copied, and may be of no use soon
         refused = await self._executor.execute(seen.pool, goal, steps)
         if self._store.ledger:
-            self._store.ledger.refused(seen.pool, refused)
+            self._store.ledger.refused(seen.pool, refused, self._store.awaited(seen.pool))
         waiting = memory.holds.waiting(self._pace.backoff, memory.uid, seen.now)
         tried = {create.node.name for create in steps.creates[:CREATES_AT_ONCE]} | refused.keys()
         before, memory.holds = memory.holds, memory.holds.after_creating(tried, refused, waiting, self._clock())

@@ -96,8 +96,31 @@ def test_what_was_refused_is_free_again_and_who_waits_is_called(world: World) ->
     world.pools(one, two)
     world.ledger.decided(one, [], create(0, 1, 2), waits=[])
     world.ledger.decided(two, [], create(0), waits=[NODE])
-    world.ledger.refused(one, [NODE])
+    world.ledger.refused(one, [NODE], {})
     assert (world.woken, world.most(two)) == (["two"], 4)
+
+
+def test_of_what_was_refused_in_part_the_rest_counts_before_it_is_shown(world: World) -> None:
+    one, two = pool("one", 0, age=1), pool("two", 0, age=2)
+    world.pools(one, two)
+    world.stands(pod(one, 0))
+    world.ledger.decided(one, [pod(one, 0)], create(1, 2), waits=[])
+    world.ledger.refused(one, [NODE], {NODE: 1})
+    assert world.most(two) == 2
+    world.stands(pod(one, 1))
+    assert world.most(two) == 2
+
+
+def test_what_was_created_counts_until_it_is_shown_though_it_is_wanted_no_more(world: World) -> None:
+    one, two = pool("one", 0, age=1), pool("two", 0, age=2)
+    world.pools(one, two)
+    world.ledger.decided(one, [], create(0, 1), waits=[])
+    world.ledger.decided(one, [], create(1), waits=[], awaited={NODE: 1})
+    assert world.most(two) == 2
+    world.ledger.decided(one, [], Plan(), waits=[], awaited={NODE: 2})
+    assert world.most(two) == 2
+    world.ledger.decided(one, [], Plan(), waits=[])
+    assert world.most(two) == 4
 
 
 def test_what_is_decided_for_a_pool_or_a_node_that_has_just_gone_is_not_kept(world: World) -> None:
@@ -107,7 +130,7 @@ def test_what_is_decided_for_a_pool_or_a_node_that_has_just_gone_is_not_kept(wor
     world.ledger.decided(gone, [], create(0, 1, 2), waits=[NODE])
     assert world.most(two) == 4
     world.ledger.node_changed(builders.node(NODE), None)
-    world.ledger.refused(two, [NODE])
+    world.ledger.refused(two, [NODE], {})
     assert not world.ledger._nodes
 
 
