@@ -3,6 +3,7 @@ namespaces only.
 """
 
 import asyncio
+import contextlib
 import json
 import random
 from collections.abc import AsyncIterator, Iterable
@@ -36,8 +37,25 @@ class Tenants(Simulation):
 
     def sessions(self, name: str) -> int:
         """Session pods of the pool, leaving ones included."""
-        found = self.server.store.all(PODS)
-        return sum(pod["metadata"]["labels"][names.LABEL_POOL] == name for pod in found)
+        return _of(name, self.server.store.all(PODS))
+
+    def ready(self, name: str) -> int:
+        return _of(name, self.ready_pods())
+
+    @contextlib.asynccontextmanager
+    async def pods_silent(self) -> AsyncIterator[asyncio.Event]:
+        """Session pods answer afterwards only; the event says that they were asked."""
+        answer, asked, done = self.pods_say.reports, asyncio.Event(), asyncio.Event()
+
+        async def reports(pods: Iterable[PodView]) -> dict[str, SessionReport]:
+            asked.set()
+            await done.wait()
+            return await answer(pods)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.pods_say, "reports", reports)
+            yield asked
+            done.set()
 
     def row(self, name: str) -> Json:
         rows = self.status(name).get("nodes") or [{}]
@@ -45,6 +63,10 @@ class Tenants(Simulation):
 
     async def until_held(self, name: str, reason: str = "NodeLimitReached") -> None:
         await self.until(lambda: self.condition("Stalled", name).get("reason") == reason, f"{name} is held")
+
+
+def _of(name: str, pods: Iterable[Json]) -> int:
+    return sum(pod["metadata"]["labels"].get(names.LABEL_POOL) == name for pod in pods)
 
 
 @pytest.fixture
@@ -201,20 +223,11 @@ async def test_a_pool_that_is_deleted_while_it_is_looked_at_leaves_its_places_to
     sim.publish("first")
     await sim.until_success("first")
     await sim.comes_to_rest()
-    answer, asked, go_on = sim.pods_say.reports, asyncio.Event(), asyncio.Event()
-
-    async def reports(pods: Iterable[PodView]) -> dict[str, SessionReport]:
-        asked.set()
-        await go_on.wait()
-        return await answer(pods)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sim.pods_say, "reports", reports)
+    async with sim.pods_silent() as asked:
         sim.edit_pool("first", initialPoolSize=3)
         await asyncio.wait_for(asked.wait(), 5)
         sim.server.store.delete(SESSION_POOLS, "first", NAMESPACE)
         await sim.until(lambda: sim.app and not len(sim.app.store.pools), "it is seen to be deleted")
-        go_on.set()
     sim.publish("second", OTHER, initial=3)
     await sim.until_success("second")
 
@@ -246,7 +259,9 @@ async def test_what_was_created_beside_something_refused_has_its_place_before_th
     sim.server.resume_watches()
 
 
-async def test_growth_waits_for_places_and_goes_on_when_another_pool_gives_them_up() -> None:
+@contextlib.asynccontextmanager
+async def with_gateway() -> AsyncIterator[tuple[Tenants, Gateway]]:
+    """A node for four sessions, and a gateway that says what is asked of pools."""
     async with Gateway() as gateway:
         sim = Tenants()
         sim.limited_to(4)
@@ -259,25 +274,41 @@ async def test_growth_waits_for_places_and_goes_on_when_another_pool_gives_them_
             body = {"metadata": {"name": "gateway", "labels": labels}, "spec": {"containers": [{"name": "agent"}]}}
             sim.server.store.create(PODS, {"apiVersion": "v1", "kind": "Pod", **body}, "home")
             sim.server.store.edit(PODS, "gateway", {"status": {"podIP": "127.0.0.1"}}, "home")
-            of = {}
-            for name, namespace in (("first", NAMESPACE), ("second", OTHER)):
-                sim.publish(name, namespace, initial=1, maximum=4)
-                await sim.until_success(name)
-                of[name] = next(
-                    p["metadata"]["uid"] for p in sim.server.store.all(SESSION_POOLS) if p["metadata"]["name"] == name
-                )
-            gateway.calls = {of["first"]: (1, 5), of["second"]: (0, 0)}
-            await gateway.source.poll()
+            yield sim, gateway
 
-            def ready(name: str) -> int:
-                labelled = [p for p in sim.ready_pods() if names.LABEL_POOL in p["metadata"]["labels"]]
-                return sum(p["metadata"]["labels"][names.LABEL_POOL] == name for p in labelled)
 
-            await sim.until(lambda: ready("first") == 3, "it grows to what the other's initial session leaves")
-            await sim.comes_to_rest()
-            assert (ready("first"), sim.status("first")["state"]) == (3, "Success")
+async def ask(sim: Tenants, gateway: Gateway, name: str, busy: int, queued: int) -> None:
+    """So many calls are in sessions of the pool and so many wait, and none of others."""
+    of = {pool["metadata"]["name"]: pool["metadata"]["uid"] for pool in sim.server.store.all(SESSION_POOLS)}
+    gateway.calls = dict.fromkeys(of.values(), (0, 0)) | {of[name]: (busy, queued)}
+    await gateway.source.poll()
+
+
+async def test_growth_waits_for_places_and_goes_on_when_another_pool_gives_them_up() -> None:
+    async with with_gateway() as (sim, gateway):
+        for name, namespace in (("first", NAMESPACE), ("second", OTHER)):
+            sim.publish(name, namespace, initial=1, maximum=4)
+            await sim.until_success(name)
+        await ask(sim, gateway, "first", 1, 5)
+        await sim.until(lambda: sim.ready("first") == 3, "it grows to what the other's initial session leaves")
+        await sim.comes_to_rest()
+        assert (sim.ready("first"), sim.status("first")["state"]) == (3, "Success")
+        sim.server.store.delete(SESSION_POOLS, "second", OTHER)
+        await sim.until(lambda: sim.ready("first") == 4, "it grows into the places of the pool that has gone")
+
+
+async def test_growth_takes_places_that_become_free_while_session_pods_are_asked() -> None:
+    async with with_gateway() as (sim, gateway):
+        for name, namespace in (("first", NAMESPACE), ("second", OTHER)):
+            sim.publish(name, namespace)
+            await sim.until_success(name)
+        await sim.comes_to_rest()
+        async with sim.pods_silent() as asked:
+            await ask(sim, gateway, "first", 2, 5)
+            await asyncio.wait_for(asked.wait(), 5)
             sim.server.store.delete(SESSION_POOLS, "second", OTHER)
-            await sim.until(lambda: ready("first") == 4, "it grows into the places of the pool that has gone")
+            await sim.until(lambda: sim.app and len(sim.app.store.pods) == 2, "it is seen to have gone")
+        await sim.until(lambda: sim.ready("first") == 4, "it has the places that were free before it waited for them")
 
 
 async def test_a_controller_of_some_namespaces_serves_these_and_leaves_all_others_as_they_are() -> None:

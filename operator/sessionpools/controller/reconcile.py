@@ -252,10 +252,11 @@ class PoolReconciler:
             idle = retirable(pool, revision, demand, places, pods, before)
             sessions = {node: wish.sessions for node, wish in by_demand.items()}
             again = await inquiry.ask(self._pod_client, pool, revision, pods, now, interval, sessions, idle)
-            now_asked = self._demand(pool.metadata.uid)  # pods may have taken a second to answer
-            if now_asked != demand or inquiry.idle:
-                most, rested = self._most(pool, places), inquiry.idle
-                by_demand = wishes(pool, revision, now_asked, places, pods, before, rested, self._clock(), held, most)
+            # pods may have taken a second to answer: who waits for a place that is free by now is called by nobody
+            then, rested = (demand, most), inquiry.idle
+            demand, most = self._demand(pool.metadata.uid), self._most(pool, places)
+            if then != (demand, most) or rested:
+                by_demand = wishes(pool, revision, demand, places, pods, before, rested, self._clock(), held, most)
             memory.sessions = {node: wish.sessions for node, wish in by_demand.items()}
         else:
             memory.sessions = {}  # of an isolation that was
