@@ -15,6 +15,7 @@ import pytest
 
 from sessionpools.api import names
 from sessionpools.controller import reconcile, store
+from sessionpools.controller.execute import CREATES_AT_ONCE
 from sessionpools.controller.reconcile import Pace
 from sessionpools.core import plan
 from sessionpools.core.backoff import Backoff
@@ -159,6 +160,17 @@ async def test_a_refused_pod_is_tried_less_and_less_often_and_the_pool_well_afte
     assert len(sim.pods()) == 4
 
 
+async def test_one_attempt_speaks_for_all_nodes_however_many_there_are(sim: Simulation) -> None:
+    sim.pace = slow_pace()
+    await restarted(sim)
+    for number in range(2 * CREATES_AT_ONCE):
+        sim.add_node(f"node-{number}")
+    refuse(sim, "exceeded quota: pods")
+    sim.apply(sim.service(), sim.pool(initial=1))
+    await sim.until(lambda: stalled(sim) == "QuotaExceeded")
+    assert (await sim.quiet(), len(creations(sim))) == (0, 1)
+
+
 async def test_a_change_of_the_pool_is_tried_at_once_whatever_was_refused_before(sim: Simulation) -> None:
     sim.pace = slow_pace()
     await restarted(sim)
@@ -271,6 +283,19 @@ async def test_a_pod_that_came_and_went_while_nobody_watched_is_made_anew(
         sim.server.store.delete(PODS, pod["metadata"]["name"], NAMESPACE, grace=0)
     await sim.quiet(0.1)
     sim.server.resume_watches(lost=True)
+    await sim.until_success()
+
+
+async def test_a_large_pool_is_filled_with_a_watch_that_says_nothing_and_asked_for_once(sim: Simulation) -> None:
+    def blind(request: Request) -> None:
+        if request.verb == "create" and request.resource is PODS:
+            sim.server.pause_watches()
+
+    sim.server.on_write.append(blind)
+    sim.apply(sim.service(), sim.pool(initial=CREATES_AT_ONCE, maximum=CREATES_AT_ONCE))
+    await sim.until(lambda: len(sim.server.store.all(PODS)) == 2 * CREATES_AT_ONCE)
+    assert (await sim.quiet(), len(creations(sim))) == (0, 2 * CREATES_AT_ONCE)
+    sim.server.resume_watches()
     await sim.until_success()
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Iterable, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 
 from sessionpools.api import names
@@ -37,6 +38,15 @@ class Executor:
         self._store = store
         self._pull_policy = pull_policy
         self._metrics = metrics
+
+    def unsent(self, pool: SessionPool, revision: str, creates: Sequence[CreatePod]) -> tuple[CreatePod, ...]:
+        """Without those that were sent, as far as this run comes: what is refused to it, is to all the others."""
+        rest = iter(creates)
+        left = (create for create in rest if not self._sent(pool, _name(pool, revision, create)))
+        return (*islice(left, CREATES_AT_ONCE), *rest)
+
+    def _sent(self, pool: SessionPool, name: str) -> bool:
+        return self._store.awaits(pool, name) or self._store.has(pool, name)
 
     async def execute(self, pool: SessionPool, target: Target | None, plan: Plan) -> dict[str, Failure]:
         """Does all that `plan` says, but for creations beyond the first CREATES_AT_ONCE; returns why session pods were
@@ -85,7 +95,7 @@ class Executor:
                 pool, target.service, target.revision, create.node, create.slot, incarnation, self._pull_policy
             )
             name = body["metadata"]["name"]
-            if self._store.awaits(pool, name) or self._store.has(pool, name):
+            if self._sent(pool, name):
                 return None
             try:
                 await self._send_creation(pool, name, create.node.name, body)
@@ -196,8 +206,12 @@ async def _all(work: Sequence[Awaitable[T]]) -> list[T]:
 
 def names_of(creates: Iterable[CreatePod], pool: SessionPool, revision: str) -> set[str]:
     """The names of the session pods that are asked for first."""
-    pool_, uid = pool.metadata.name, pool.metadata.uid
-    return {naming.pod_name(pool_, uid, each.node.uid, revision, each.slot, each.incarnation) for each in creates}
+    return {_name(pool, revision, create) for create in creates}
+
+
+def _name(pool: SessionPool, revision: str, create: CreatePod) -> str:
+    of = pool.metadata
+    return naming.pod_name(of.name, of.uid, create.node.uid, revision, create.slot, create.incarnation)
 
 
 def _of(pool: SessionPool) -> dict[str, str]:

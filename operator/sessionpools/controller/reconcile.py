@@ -332,6 +332,7 @@ class PoolReconciler:
         """Carries the plan out; returns when the rest of it is due."""
         memory.deleted |= {delete.pod.uid for delete in steps.deletes}
         goal = seen.target if isinstance(seen.target, Target) else None
+        steps = replace(steps, creates=self._executor.unsent(seen.pool, seen.revision, steps.creates))
         if steps.creates and seen.revision not in memory.collected:
             memory.collected = frozenset()  # its code is about to be copied, and may be of no use soon
         refused = await self._executor.execute(seen.pool, goal, steps)
