@@ -4,6 +4,7 @@ A pod that does not answer (a network policy, a node that hangs) must not hold u
 back-off, and reconciliations in between go on with what is known.
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,19 +47,20 @@ class Inquiry:
         core.reports; `retirable` are asked for how long they have been idle, no sooner than that can be enough."""
         self._forget_all_but({pod.uid for pod in pods})
         wanted = reports_wanted(pool, revision, pods, self.reports, sessions)
-        due = [pod for pod in wanted if self._next_at.get(pod.uid, now) <= now]
-        due += [pod for pod in retirable if self._rested_at.get(pod.uid, now) <= now and pod not in due]
-        due = due[:AT_ONCE]
+        due = {pod.uid: pod for pod in wanted if self._next_at.get(pod.uid, now) <= now}
+        due |= {pod.uid: pod for pod in retirable if self._rested_at.get(pod.uid, now) <= now}
+        # Who was never asked, or not for longest, comes first: else the last of many would have no turn at all.
+        asked = sorted(due.values(), key=lambda pod: self._next_at.get(pod.uid, -math.inf))[:AT_ONCE]
         began = time.perf_counter()
-        answers = await client.reports(due)
+        answers = await client.reports(asked)
         self.waited_seconds = time.perf_counter() - began
-        for pod in due:
+        for pod in asked:
             failures = 0 if pod.uid in answers else self._unanswered.get(pod.uid, 0) + 1
             self._unanswered[pod.uid] = failures
             self._next_at[pod.uid] = now + doubled(interval, BACKOFF_AT_MOST_SECONDS, failures)
         self.reports |= answers
         self.idle = {uid: 0.0 if report.busy_sessions else report.idle_seconds for uid, report in answers.items()}
-        for pod in due:
+        for pod in asked:
             rest = pool.spec.idle_timeout_seconds - self.idle.get(pod.uid, 0.0) if pod.uid in answers else 0.0
             self._rested_at[pod.uid] = max(now + rest, self._next_at[pod.uid])
         still = reports_wanted(pool, revision, pods, self.reports, sessions)

@@ -1,11 +1,12 @@
 """How often session pods are asked."""
 
+from collections import Counter
 from collections.abc import Iterable
 
-from sessionpools.controller.inquiry import BACKOFF_AT_MOST_SECONDS, Inquiry
+from sessionpools.controller.inquiry import AT_ONCE, BACKOFF_AT_MOST_SECONDS, Inquiry
 from sessionpools.core.model import PodView, SessionReport
 from sessionpools.kube.podclient import PodClient
-from support.builders import pod, pool, target_of
+from support.builders import pod, pool, process_pool, target_of
 
 
 class Pods(PodClient):
@@ -58,6 +59,16 @@ async def test_one_that_has_not_answered_for_weeks_is_asked_all_the_same() -> No
         now += BACKOFF_AT_MOST_SECONDS
         await inquiry.ask(client, P, T.revision.name, [pod(T, P, 0)], now, 3.0)
     assert len(client.asked) == 1100
+
+
+async def test_of_more_than_can_be_asked_in_an_interval_each_has_its_turn() -> None:
+    several = process_pool(2, 4)
+    of = target_of(several)
+    client, inquiry, now = Pods(SessionReport(0, 0, "ready", 1.0, 1, 1)), Inquiry(), 0.0
+    pods = [pod(of, several, on=f"worker-{number}") for number in range(10 * AT_ONCE)]
+    for _ in range(30):
+        now += max(await inquiry.ask(client, several, of.revision.name, pods, now, 0.5) or 0.0, 0.1)
+    assert set(Counter(client.asked).values()) == {3}
 
 
 async def test_one_that_may_retire_is_asked_when_it_can_have_been_idle_for_long_enough() -> None:
