@@ -312,7 +312,8 @@ def _fill(
 def _patches(
     pool: SessionPool, pods: Sequence[PodView], most: Mapping[str, int] | None, creates: Iterable[CreatePod] = ()
 ) -> tuple[tuple[SettingsPatch, ...], tuple[str, ...]]:
-    """The settings that are not as they should be, and the nodes whose limit has no room for the larger ones."""
+    """The settings that are not as they should be, and the nodes whose limit has no room for the larger ones: there all
+    but more sessions than now is taken over."""
     wanted = {isolation: settings_of(pool, isolation) for isolation in Isolation}
     found = ((pod, wanted[isolation_of(pool, pod)]) for pod in pods if pod.alive)
     patches = [SettingsPatch(pod, settings) for pod, settings in found if pod.settings != settings]
@@ -325,6 +326,9 @@ def _patches(
         node, more = patch.pod.owner.node, slots_in(patch.settings) - slots_of(patch.pod)
         if more > 0 and here[node] + more > most.get(node, 0):
             limited.append(node)
+            settings = settings_of(pool, isolation_of(pool, patch.pod), slots_of(patch.pod))
+            if settings != patch.pod.settings:
+                allowed.append(SettingsPatch(patch.pod, settings))
         else:
             here[node] += more
             allowed.append(patch)

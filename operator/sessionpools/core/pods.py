@@ -22,14 +22,15 @@ _DIVISIBLE: Final = frozenset({"cpu", "memory", "ephemeral-storage"})
 _STAYS_ON: Final = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
-def settings_of(pool: SessionPool, isolation: Isolation | None = None) -> str:
+def settings_of(pool: SessionPool, isolation: Isolation | None = None, at_most: int | None = None) -> str:
     """The settings annotation: what a session pod takes over while it runs (no rollout). `isolation` is the pod's own,
-    if that is not the pool's."""
+    if that is not the pool's; `at_most` the sessions that it may come to have, if there is no room for all."""
     spec = pool.spec
     process = (isolation or spec.isolation) is Isolation.PROCESS
+    most = spec.max_pool_size if at_most is None else min(at_most, spec.max_pool_size)
     settings = {
-        "initialPoolSize": spec.initial_pool_size if process else 1,
-        "maxPoolSize": spec.max_pool_size if process else 1,
+        "initialPoolSize": min(spec.initial_pool_size, most) if process else 1,
+        "maxPoolSize": most if process else 1,
         "idleTimeoutSeconds": spec.idle_timeout_seconds,
         "requestTimeoutSeconds": spec.request_timeout_seconds,
         "startTimeoutSeconds": spec.start_timeout_seconds,

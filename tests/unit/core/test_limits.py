@@ -1,5 +1,6 @@
 """How many sessions each pool may have on a node that all of them share."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -162,6 +163,16 @@ class TestPlanning:
         assert (len(resized(4, 6).patches), resized(4, 6).limited) == (1, ())
         assert (len(resized(4, 7).patches), resized(4, 7).limited) == (0, ("worker-1",))
         assert (len(resized(8, 7).patches), resized(8, 7).limited) == (1, ())
+
+    def test_a_process_pod_whose_slots_have_no_room_takes_over_all_but_its_size_once(self) -> None:
+        p = process_pool(5, 7, drainTimeoutSeconds=120)
+        there = pod(target_of(p), process_pool(1, 4))
+        for patches in (1, 0):
+            found = plan(p, target_of(p), places(p, node()), [there], {}, NOW, most={"worker-1": 6})
+            assert (len(found.patches), found.limited) == (patches, ("worker-1",))
+            there = replace(there, settings="".join(patch.settings for patch in found.patches) or there.settings)
+        sizes = {"initialPoolSize": 4, "maxPoolSize": 4, "drainTimeoutSeconds": 120}
+        assert json.loads(there.settings) | sizes == json.loads(there.settings)
 
 
 class TestGrowth:
