@@ -280,7 +280,9 @@ class PoolReconciler:
         if ledger is None:
             return seen
         growth = {node for node, wish in (by_demand or {}).items() if wish.limited}
-        awaited = self._store.awaited(seen.pool, but=names_of(steps.creates, seen.pool, seen.revision))
+        awaited = self._store.awaited(seen.pool)
+        again = names_of((each for each in steps.creates if each.node.name in awaited), seen.pool, seen.revision)
+        awaited = self._store.awaited(seen.pool, but=again)
         ledger.decided(seen.pool, seen.pods, steps, growth.union(steps.limited), awaited)
         if not steps.limited:
             return seen
