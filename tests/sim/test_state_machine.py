@@ -4,7 +4,8 @@
 `pool_status` makes of the API server's objects, whatever state they are in. Once the cluster is well again the pool is
 as its spec says, kstatus calls it Current, no Event was written twice, and a controller that starts writes nothing.
 
-`SIMULATION_LIVES` and `SIMULATION_STEPS` make a run longer (docs/development.md).
+The lives of a usual run are the same each time. With `SIMULATION_LIVES`, and `SIMULATION_STEPS`, they are others, and as
+many as that says (docs/development.md).
 """
 
 import asyncio
@@ -386,6 +387,7 @@ class PoolLife(RuleBasedStateMachine):
 TestPoolLife = pytest.mark.timeout(TIMEOUT_SECONDS)(PoolLife.TestCase)
 TestPoolLife.settings = settings(
     max_examples=LIVES,
+    derandomize="SIMULATION_LIVES" not in os.environ,
     stateful_step_count=STEPS,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -6,8 +6,8 @@ __all__ = ["only_progress"]
 
 
 def only_progress(before: SessionPoolStatus, after: SessionPoolStatus) -> bool:
-    """Whether only counts, rows of nodes and messages differ. A pool that fills hundreds of session pods has another
-    count each second, and a write for each would be one for every second pod (measured: docs/benchmarks.md)."""
+    """Whether only counts, rows of nodes and messages differ: a pool that fills hundreds of session pods has another
+    count each second."""
     return _news(before) == _news(after)
 
 

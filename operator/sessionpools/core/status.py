@@ -322,7 +322,7 @@ def _stalled_condition(stalled: Failure | None, make: _Make) -> Condition:
 def _runtime_conditions(seen: Observation, make: _Make) -> list[Condition]:
     """What the sessions of the current revision say of themselves, once one of them was asked; till then what the last
     one said."""
-    current = [pod for pod in seen.pods if pod.ready and pod.owner.revision == seen.revision]
+    current = [pod for pod in seen.pods if pod.ready and pod.alive and pod.owner.revision == seen.revision]
     report = next((seen.reports[pod.uid] for pod in current if pod.uid in seen.reports), None)
     if report is None:
         before = [c for c in seen.pool.status.conditions if c.type in ("Warmed", "NotForkSafe")]
