@@ -4,7 +4,7 @@
 `pool_status` makes of the API server's objects, whatever state they are in. Once the cluster is well again the pool is
 as its spec says, kstatus calls it Current, no Event was written twice, and a controller that starts writes nothing.
 
-The lives of a usual run are the same each time. With `SIMULATION_LIVES`, and `SIMULATION_STEPS`, they are others, and as
+The lives of a usual run are the same each time. With `SIMULATION_LIVES` and `SIMULATION_STEPS` they are others, and as
 many as that says (docs/development.md).
 """
 
