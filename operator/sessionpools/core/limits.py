@@ -3,7 +3,8 @@
 The limit is the administrator's word over everybody's pools (`limits.maxSessionsPerNode` of the chart):
 
 - The oldest pool comes first (creationTimestamp, then uid): what it is to have on the node whatever is asked of it is
-  kept for it, also while it is not there yet. A pool that nothing can be started for keeps nothing.
+  kept for it, also while it is not there yet. A pool that no session pod can be asked for (it has no web service, say)
+  keeps nothing; one whose session pods are refused or fail does.
 - What is then left goes to growth, and to whoever comes first.
 - No session is ended for it: where a limit is lowered, or an older pool comes to the node, younger ones keep what they
   have and get no more. What they give up by themselves goes to those that are older.
