@@ -16,7 +16,7 @@ import pytest
 from sessionpools.api import names
 from sessionpools.controller import reconcile, store
 from sessionpools.controller.execute import CREATES_AT_ONCE
-from sessionpools.controller.reconcile import Pace
+from sessionpools.controller.memory import Pace
 from sessionpools.core import plan
 from sessionpools.core.backoff import Backoff
 from sessionpools.core.model import PodView, SessionReport

@@ -16,7 +16,7 @@ from typing import Any, Self
 from sessionpools.api import names
 from sessionpools.controller.app import App
 from sessionpools.controller.config import Config
-from sessionpools.controller.reconcile import Pace
+from sessionpools.controller.memory import Pace
 from sessionpools.core.backoff import Backoff
 from sessionpools.core.model import PodView, SessionReport
 from sessionpools.kube.podclient import PodClient

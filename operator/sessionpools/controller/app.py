@@ -12,8 +12,8 @@ from functools import partial
 
 from sessionpools.controller.config import Config
 from sessionpools.controller.demand import DemandFeed
+from sessionpools.controller.memory import Pace
 from sessionpools.controller.metrics import Metrics
-from sessionpools.controller.reconcile import Pace
 from sessionpools.controller.store import Key, Store
 from sessionpools.controller.term import Term
 from sessionpools.core.model import PodView

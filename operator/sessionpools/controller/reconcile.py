@@ -5,18 +5,18 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from sessionpools.api import names
-from sessionpools.api.v1alpha1 import SessionPool, SessionPoolStatus, WebService
+from sessionpools.api.v1alpha1 import SessionPool, WebService
 from sessionpools.controller.config import Config
 from sessionpools.controller.execute import CREATES_AT_ONCE, Executor, names_of
-from sessionpools.controller.inquiry import Inquiry
+from sessionpools.controller.memory import Code, Memory, Pace
 from sessionpools.controller.metrics import Metrics
 from sessionpools.controller.report import Reporter
 from sessionpools.controller.store import SHOWN_WITHIN_SECONDS, Key, Kind, Store, pool_key, service_key
 from sessionpools.core import naming
-from sessionpools.core.backoff import Backoff, doubled
+from sessionpools.core.backoff import doubled
 from sessionpools.core.demand import Demand, Wish, elastic, retirable, wishes
 from sessionpools.core.handover import unseen_sessions
 from sessionpools.core.holds import Holds
@@ -26,7 +26,6 @@ from sessionpools.core.model import PodView
 from sessionpools.core.placement import Place, place
 from sessionpools.core.plan import Plan, plan
 from sessionpools.core.progress import only_progress
-from sessionpools.core.revision import CodeFiles
 from sessionpools.core.status import Observation, pool_status, says_more_in_seconds
 from sessionpools.core.target import Blocked, CodeProblem, Target, needs_config_map, target
 from sessionpools.kube import protocol
@@ -34,67 +33,9 @@ from sessionpools.kube.code import read_code
 from sessionpools.kube.podclient import PodClient
 from sessionpools.kube.protocol import Forbidden, KubeApi, KubeError, NotFound
 
-__all__ = ["Pace", "PoolReconciler"]
+__all__ = ["PoolReconciler"]
 
 log = logging.getLogger(__name__)
-
-# Of a node where session pods are refused or deleted (core.holds): at most what the kubelet lets a container wait that
-# fails (MaxContainerBackOff).
-BACKOFF = Backoff(15.0, 300.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How often things are done that no event asks for; seconds. Simulations go faster."""
-
-    status: float = 1.0  # between two status writes of a pool, at least
-    progress: float = 10.0  # at most, where they tell of progress only: the time between them is doubled up to this
-    config_map: float = 5.0  # users' ConfigMaps are read, not watched: that would take every ConfigMap there is
-    starting: float = 3.0  # starting pods are asked for their phase
-    backoff: Backoff = BACKOFF
-    # After a pod has left a node the scheduler tries those that wait for room again: after a back-off of 10 s at most
-    # (podMaxBackoffSeconds), and a pod that was refused for a quota comes again at once, and after 23 s at most if that
-    # was too early: the quota's controller has to see it first.
-    room: float = 25.0
-    unseen: float = 5.0  # a rollout that waits for gateways says so
-    gateway: float = 30.0  # a rollout waits for gateways that do not answer; one takes over within 10 s
-    deleted: float = 1.0  # until a deletion is tried again of what was no longer as it was seen
-    written: float = 5.0  # the watch shows a status that was written within this time
-
-
-@dataclass(frozen=True, slots=True)
-class _Code:
-    """A user's ConfigMap as it was read."""
-
-    name: str
-    read_at: float
-    content: CodeFiles | CodeProblem
-
-
-@dataclass(slots=True)
-class _Memory:
-    """What is remembered of a pool between two runs; all of it can be lost. Times are monotonic seconds."""
-
-    uid: str
-    inquiry: Inquiry = field(default_factory=Inquiry)
-    holds: Holds = field(default_factory=Holds)
-    made_for: tuple[int, str] = (0, "")  # generation and revision that the holds are about
-    deleted: set[str] = field(default_factory=set)  # uids of pods that are there and that this controller has deleted
-    taken: list[PodView] = field(default_factory=list)  # that somebody else has deleted since the last run
-    standing: frozenset[str] = frozenset()  # uids of the pods that took of a quota at the last run
-    status: SessionPoolStatus | None = None  # as last written, until the watch shows it
-    written_at: float = -1e9
-    progress_told: int = 0  # times in a row
-    code: _Code | None = None
-    written: bool = False  # a status was, and its web service has not been looked at since
-    handled: tuple[str, int] = ("", 0)  # uid and generation of the web service that the written status is about
-    unseen_since: float | None = None  # during a rollout: gateways do not have all new sessions yet
-    unknown_since: float | None = None  # during a rollout: no gateway says what it has
-    unknown_told: str = ""  # the revision of which that was logged
-    left: dict[str, float] = field(default_factory=dict)  # when a pod was last seen to be leaving, by node
-    settled: bool = False  # as the status says: no rollout or change is under way
-    collected: frozenset[str] = frozenset()  # the revisions in use when old code was last collected
-    sessions: dict[str, int] = field(default_factory=dict)  # that each node should have by demand, as last decided
 
 
 class PoolReconciler:
@@ -125,7 +66,7 @@ class PoolReconciler:
         self._metrics = metrics
         self._demand = demand
         self._executor = Executor(api, store, config.pull_policy, metrics)
-        self._memory: dict[Key, _Memory] = {}
+        self._memory: dict[Key, Memory] = {}
 
     async def reconcile(self, key: Key) -> float | None:
         """Returns the seconds after which the pool has to be looked at again, or None."""
@@ -185,7 +126,7 @@ class PoolReconciler:
         uid, generation = memory.handled
         return self._with_latest_status(pool, memory), generation if uid == service.metadata.uid else None
 
-    def _now_handled(self, service: WebService | None, memory: _Memory) -> None:
+    def _now_handled(self, service: WebService | None, memory: Memory) -> None:
         """The pool's status is written, and is about this generation of its service: which the service's own status
         waits for."""
         handled = (service.metadata.uid, service.metadata.generation) if service else ("", 0)
@@ -193,21 +134,21 @@ class PoolReconciler:
             self._enqueue(service_key(service))
         memory.handled, memory.written = handled, False
 
-    def _memory_of(self, key: Key, pool: SessionPool) -> _Memory:
+    def _memory_of(self, key: Key, pool: SessionPool) -> Memory:
         memory = self._memory.get(key)
         if memory is None or memory.uid != pool.metadata.uid:
-            memory = self._memory[key] = _Memory(pool.metadata.uid)
+            memory = self._memory[key] = Memory(pool.metadata.uid)
         return memory
 
     # --- observe ----------------------------------------------------------------------------------------------------
 
-    def _with_latest_status(self, pool: SessionPool, memory: _Memory) -> SessionPool:
+    def _with_latest_status(self, pool: SessionPool, memory: Memory) -> SessionPool:
         """The pool with the status that was written last, while the watch has not shown it yet."""
         if memory.status is None or self._monotonic() - memory.written_at > self._pace.written:
             return pool
         return pool.model_copy(update={"status": memory.status})
 
-    async def _target(self, pool: SessionPool, services: Sequence[WebService], memory: _Memory) -> Target | Blocked:
+    async def _target(self, pool: SessionPool, services: Sequence[WebService], memory: Memory) -> Target | Blocked:
         namespace = pool.metadata.namespace
         name = needs_config_map(service_of(pool, services))
         memory.code = await self._read_code(name, namespace, memory.code) if name else None
@@ -215,7 +156,7 @@ class PoolReconciler:
         pools, pods = self._store.pools_of(key_of(pool)), self._store.pods_of(pool)
         return target(pool, pools, services, code, self._config.session_image, pods)
 
-    async def _read_code(self, name: str, namespace: str, before: _Code | None) -> _Code:
+    async def _read_code(self, name: str, namespace: str, before: Code | None) -> Code:
         now = self._monotonic()
         # a little less than the interval, so that the run that comes for it does read
         if before and before.name == name and now - before.read_at < self._pace.config_map * 0.9:
@@ -224,14 +165,14 @@ class PoolReconciler:
             content = await self._api.get(protocol.CONFIG_MAPS, name, namespace=namespace)
         except NotFound:
             message = f"the code's ConfigMap {name!r} does not exist in namespace {namespace!r}; create it"
-            return _Code(name, now, CodeProblem("ConfigMapNotFound", message))
+            return Code(name, now, CodeProblem("ConfigMapNotFound", message))
         except Forbidden as error:
             problem = CodeProblem("ConfigMapForbidden", f"the code's ConfigMap {name!r}: {error.message}")
-            return _Code(name, now, problem)
-        return _Code(name, now, read_code(content))
+            return Code(name, now, problem)
+        return Code(name, now, read_code(content))
 
     async def _observe(
-        self, pool: SessionPool, goal: Target | Blocked, memory: _Memory
+        self, pool: SessionPool, goal: Target | Blocked, memory: Memory
     ) -> tuple[Observation, Mapping[str, Wish] | None, float | None]:
         """What there is, what demand asks of each node, and in how many seconds a session pod should be asked again."""
         pods = self._store.pods_of(pool)
@@ -290,7 +231,7 @@ class PoolReconciler:
         return replace(seen, held={**seen.held, **dict.fromkeys(steps.limited, failure)})
 
     def _hold(
-        self, pool: SessionPool, revision: str, places: Mapping[str, Place], pods: Sequence[PodView], memory: _Memory
+        self, pool: SessionPool, revision: str, places: Mapping[str, Place], pods: Sequence[PodView], memory: Memory
     ) -> None:
         """Takes what has happened since the last run into the pool's holds."""
         made_for = (pool.metadata.generation, revision)
@@ -303,7 +244,7 @@ class PoolReconciler:
         memory.standing = standing
         memory.holds = holds.of(places).after_deletions(taken, self._clock(), self._pace.backoff, memory.uid)
 
-    def _unseen(self, seen: Observation, memory: _Memory) -> float:
+    def _unseen(self, seen: Observation, memory: Memory) -> float:
         """The new sessions of a rollout that have to be taken in by a gateway before as many old ones go. One that does
         not say what it has holds a rollout up for a while only."""
         if self._demand is None or not isinstance(seen.target, Target):
@@ -323,14 +264,14 @@ class PoolReconciler:
             log.warning("rollout goes on: no gateway says which session pods it has", extra=fields)
         return 0.0
 
-    def _awaits_gateways(self, unseen: float, memory: _Memory) -> bool:
+    def _awaits_gateways(self, unseen: float, memory: Memory) -> bool:
         now = self._monotonic()
         memory.unseen_since = (memory.unseen_since or now) if unseen else None
         return memory.unseen_since is not None and now - memory.unseen_since >= self._pace.unseen
 
     # --- act and report ---------------------------------------------------------------------------------------------
 
-    async def _act(self, seen: Observation, steps: Plan, memory: _Memory) -> float | None:
+    async def _act(self, seen: Observation, steps: Plan, memory: Memory) -> float | None:
         """Carries the plan out; returns when the rest of it is due."""
         memory.deleted |= {delete.pod.uid for delete in steps.deletes}
         goal = seen.target if isinstance(seen.target, Target) else None
@@ -352,7 +293,7 @@ class PoolReconciler:
             SHOWN_WITHIN_SECONDS if self._store.awaited(seen.pool) else None,
         )
 
-    async def _report(self, seen: Observation, memory: _Memory, decided: float) -> float | None:
+    async def _report(self, seen: Observation, memory: Memory, decided: float) -> float | None:
         """Writes the status if it differs and the last one is long enough ago; returns when to come back for it.
         `decided` is for how many seconds was decided before."""
         pool, now, began = seen.pool, self._monotonic(), time.perf_counter()
@@ -370,7 +311,7 @@ class PoolReconciler:
             memory.progress_told = told + 1
         return None
 
-    async def _collect_garbage(self, seen: Observation, memory: _Memory) -> float | None:
+    async def _collect_garbage(self, seen: Observation, memory: Memory) -> float | None:
         """Once a revision is rolled out, the ConfigMaps of older ones go, those of pods that are there as soon as these
         are gone. Returns when to try again."""
         goal = seen.target

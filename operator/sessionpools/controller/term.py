@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 
 from sessionpools.api import names
 from sessionpools.controller.config import Config
+from sessionpools.controller.memory import Pace
 from sessionpools.controller.metrics import Metrics
 from sessionpools.controller.queue import WorkQueue
-from sessionpools.controller.reconcile import Pace, PoolReconciler
+from sessionpools.controller.reconcile import PoolReconciler
 from sessionpools.controller.report import Reporter
 from sessionpools.controller.services import ServiceReconciler
 from sessionpools.controller.store import Key, Kind, Store, pool_key
