@@ -181,7 +181,7 @@ def test_a_secret_that_is_created_later_is_all_that_was_missing(
     with published(restricted, service, session_pool("secretive")) as pool:
         if "envFrom" in spec:
             status = pool.until_stalled("CreateContainerConfigError", 60)
-            assert 'secret "later" not found' in status["nodes"][0]["message"]
+            assert any('secret "later" not found' in row["message"] for row in status["nodes"]), status
         else:
             wait_for(lambda: any("waits for its volumes" in text for text in pool.messages()), 60, "it is said")
         held = uids(pool)
