@@ -36,7 +36,8 @@ def certificate(tmp_path: Path) -> Iterator[str]:
     )  # fmt: skip
     files = (f"--cert={tmp_path / 'cert'}", f"--key={tmp_path / 'key'}")
     made = kubectl("create", "secret", "tls", SECRET, "-n", NAMESPACE, *files, "--dry-run=client", "-o", "json")
-    kubectl("apply", "--server-side", "-f", "-", input=made.stdout)  # A run that was ended may have left one.
+    # A run that was ended may have left one.
+    kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=made.stdout)
     yield (tmp_path / "cert").read_text()
     kubectl("delete", "secret", SECRET, "-n", NAMESPACE)
 

@@ -217,7 +217,7 @@ defaults common
     timeout queue 10s
     timeout http-request {seconds}s
     timeout http-keep-alive 60s
-    retries 3
+    retries 50
     option redispatch 1
     retry-on conn-failure empty-response 425
     option abortonclose
