@@ -1,7 +1,6 @@
 """The controller, whole, against an API server that can misbehave: one behaviour each."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -10,14 +9,6 @@ from sessionpools.kube.protocol import CONFIG_MAPS, EVENTS, NODES, PODS, SESSION
 from support.apiserver_objects import Json
 from support.kubelet import Crash, Evicted, ImagePullBackOff, NeverReady, Ready, Unschedulable
 from support.simulation import NAMESPACE, Simulation
-
-
-@pytest.fixture
-async def sim() -> AsyncIterator[Simulation]:
-    async with Simulation() as simulation:
-        simulation.add_node("worker-1")
-        simulation.add_node("worker-2")
-        yield simulation
 
 
 async def filled(sim: Simulation, **spec: object) -> None:
@@ -62,10 +53,10 @@ async def test_the_code_is_copied_to_an_immutable_config_map_of_the_service(sim:
 
 async def test_growing_initial_adds_sessions_and_shrinking_removes_them(sim: Simulation) -> None:
     await filled(sim, initial=1)
-    first = {pod["metadata"]["uid"] for pod in sim.pods()}
+    first = sim.uids()
     sim.edit_pool(initialPoolSize=3)
     await sim.until(lambda: len(sim.ready_pods()) == 6)
-    assert first <= {pod["metadata"]["uid"] for pod in sim.pods()}
+    assert first <= sim.uids()
     sim.edit_pool(initialPoolSize=1)
     await sim.until(lambda: len(sim.pods()) == 2)
     await sim.until_success()
@@ -90,7 +81,7 @@ async def test_new_code_is_rolled_out_surge_first(sim: Simulation) -> None:
 
 async def test_a_revision_that_fails_to_warm_leaves_the_old_sessions_and_is_left_by_the_next(sim: Simulation) -> None:
     await filled(sim, initial=2)
-    old = {pod["metadata"]["uid"] for pod in sim.pods()}
+    old = sim.uids()
     sim.kubelet.fate = lambda pod: (
         Ready() if pod["metadata"]["uid"] in old else Crash("ImportError: no foo (import service)")
     )
@@ -170,16 +161,16 @@ async def test_a_lost_node_is_reported_and_not_churned_and_used_when_it_returns(
     sim: Simulation,
 ) -> None:
     await filled(sim)
-    uids = {pod["metadata"]["uid"] for pod in sim.pods()}
+    uids = sim.uids()
     sim.kubelet.lose_node("worker-1")
     await sim.until(lambda: sim.status()["nodes"][0]["state"] == "Pending")
     assert sim.status()["nodes"][0]["message"].startswith("NodeNotReady")
     assert sim.condition("Ready")["status"] == "True"
     await asyncio.sleep(0.2)
-    assert {pod["metadata"]["uid"] for pod in sim.pods()} == uids
+    assert sim.uids() == uids
     sim.kubelet.return_node("worker-1")
     await sim.until_success()
-    assert {pod["metadata"]["uid"] for pod in sim.pods()} == uids
+    assert sim.uids() == uids
 
 
 @pytest.mark.parametrize(
@@ -272,11 +263,11 @@ async def test_an_api_server_that_is_away_is_waited_for(sim: Simulation) -> None
 
 async def test_a_new_process_size_is_an_annotation_and_no_restart(sim: Simulation) -> None:
     await filled(sim, initial=2, maximum=4, isolation="Process")
-    uids = {pod["metadata"]["uid"] for pod in sim.pods()}
+    uids = sim.uids()
     assert len(uids) == 2
     sim.edit_pool(initialPoolSize=3, maxPoolSize=8)
     await sim.until(lambda: sim.status()["sessions"] == {"desired": 6, "ready": 6, "updated": 6, "old": 0})
-    assert {pod["metadata"]["uid"] for pod in sim.pods()} == uids
+    assert sim.uids() == uids
 
 
 async def test_code_in_a_config_map_is_read_and_a_change_is_a_new_revision(sim: Simulation) -> None:
@@ -350,7 +341,7 @@ async def test_a_pod_with_stolen_labels_is_neither_counted_nor_touched(sim: Simu
 
 async def test_a_revision_that_fails_is_said_while_the_old_sessions_serve(sim: Simulation) -> None:
     await filled(sim, initial=1)
-    old = {pod["metadata"]["uid"] for pod in sim.pods()}
+    old = sim.uids()
     sim.kubelet.fate = lambda pod: (
         Ready() if pod["metadata"]["uid"] in old else Crash("SyntaxError: invalid syntax (service.py, line 1)")
     )
@@ -369,9 +360,9 @@ async def test_a_config_map_that_is_refused_is_said(sim: Simulation) -> None:
 
 async def test_status_of_a_later_version_does_not_hide_an_object(sim: Simulation) -> None:
     await filled(sim)
-    uids = {pod["metadata"]["uid"] for pod in sim.pods()}
+    uids = sim.uids()
     sim.server.store.edit(WEB_SERVICES, "score", {"status": {"pool": "of-a-later-version"}}, NAMESPACE)
     await sim.stop_controller()
     await sim.start_controller()
     await sim.comes_to_rest()
-    assert {pod["metadata"]["uid"] for pod in sim.pods()} == uids
+    assert sim.uids() == uids

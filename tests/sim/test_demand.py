@@ -249,25 +249,25 @@ async def test_the_figures_of_a_deleted_pool_go_with_it(world: DemandWorld) -> N
     await world.until(lambda: b'pool="score"' not in world.metrics())
 
 
-async def test_growth_that_a_quota_refuses_is_tried_again_as_long_as_calls_wait(world: DemandWorld) -> None:
+async def growth_is_refused(world: DemandWorld) -> None:
+    """By a quota, and the status says so."""
     world.activate()
     await world.begin(1, 6)
     message = 'pods "a" is forbidden: exceeded quota: few'
     world.server.fail("create", PODS, 403, times=10**9, reason="Forbidden", message=message)
     await world.asks(2, 4)
     await world.until(lambda: any("exceeded quota" in row["message"] for row in world.status()["nodes"]))
+
+
+async def test_growth_that_a_quota_refuses_is_tried_again_as_long_as_calls_wait(world: DemandWorld) -> None:
+    await growth_is_refused(world)
     assert world.condition("Ready")["status"] == "True"
     world.server.heal()
     await world.until(lambda: sum(world.counts()) == 6)  # on the node that is due first
 
 
 async def test_growth_that_was_refused_and_is_wanted_no_more_is_forgotten(world: DemandWorld) -> None:
-    world.activate()
-    await world.begin(1, 6)
-    message = 'pods "a" is forbidden: exceeded quota: few'
-    world.server.fail("create", PODS, 403, times=10**9, reason="Forbidden", message=message)
-    await world.asks(2, 4)
-    await world.until(lambda: any("exceeded quota" in row["message"] for row in world.status()["nodes"]))
+    await growth_is_refused(world)
     await world.asks(0, 0)
     await world.until(lambda: not any(row["message"] for row in world.status()["nodes"]))
     await world.comes_to_rest()

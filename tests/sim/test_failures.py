@@ -4,7 +4,7 @@ again after", without the kubelet's and the scheduler's own back-offs, which tes
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from itertools import cycle, pairwise
@@ -42,21 +42,9 @@ BAD_POOLS = 30
 AT_ONCE_SECONDS = 2.0
 
 
-@pytest.fixture
-async def sim() -> AsyncIterator[Simulation]:
-    async with Simulation() as simulation:
-        for worker in WORKERS:
-            simulation.add_node(worker)
-        yield simulation
-
-
 def creations(sim: Simulation) -> list[Any]:
     """Session pods that the controller asked for, refused ones included."""
     return [request for request in sim.server.writes(PODS) if request.verb == "create"]
-
-
-def uids(sim: Simulation) -> set[str]:
-    return {pod["metadata"]["uid"] for pod in sim.pods()}
 
 
 def warnings(sim: Simulation) -> dict[str, int]:
@@ -100,11 +88,11 @@ async def test_once_its_cause_is_gone_the_pool_is_well_again_with_the_pods_that_
     sim.apply(sim.service(), sim.pool(initial=2))
     await sim.until(lambda: stalled(sim) == reason)
     await sim.comes_to_rest()
-    held = uids(sim)
+    held = sim.uids()
     assert (len(creations(sim)), warnings(sim)) == (4, {reason: 1})
     sim.kubelet.fate = lambda pod: Ready()
     await well_again(sim, AT_ONCE_SECONDS)
-    assert uids(sim) == held
+    assert sim.uids() == held
     assert warnings(sim) == {reason: 1}
 
 
@@ -121,11 +109,11 @@ async def test_repaired_code_replaces_the_sessions_that_can_not_start_at_once(si
     sim.kubelet.fate = lambda pod: Crash("ImportError: no foo (import service)")
     sim.apply(sim.service(), sim.pool(initial=2))
     await sim.until(lambda: stalled(sim) == "SessionFailed")
-    broken = uids(sim)
+    broken = sim.uids()
     sim.kubelet.fate = lambda pod: Crash("ImportError: no foo") if pod["metadata"]["uid"] in broken else Ready()
     sim.edit_service(code={"inline": {"service.py": "x = 2"}})
     await well_again(sim, AT_ONCE_SECONDS)
-    assert not broken & uids(sim)
+    assert not broken & sim.uids()
 
 
 # --- refused ----------------------------------------------------------------------------------------------------------
@@ -241,12 +229,12 @@ async def test_a_pod_that_is_deleted_once_and_a_node_that_is_swept_once_are_fill
     await restarted(sim)
     sim.apply(sim.service(), sim.pool(initial=3))
     await sim.until_success()
-    before = uids(sim)
+    before = sim.uids()
     await asyncio.sleep(1.1)  # creation times have whole seconds: younger ones may be those that replace others
     for pod in sim.pods(node="worker-1"):
         sim.server.store.delete(PODS, pod["metadata"]["name"], NAMESPACE, grace=0)
     sim.server.store.delete(PODS, sim.pods(node="worker-2")[0]["metadata"]["name"], NAMESPACE, grace=0)
-    await sim.until(lambda: len(uids(sim) - before) == 4 and len(sim.ready_pods()) == 6, seconds=AT_ONCE_SECONDS)
+    await sim.until(lambda: len(sim.uids() - before) == 4 and len(sim.ready_pods()) == 6, seconds=AT_ONCE_SECONDS)
 
 
 async def test_what_the_controller_deletes_itself_holds_nothing(sim: Simulation) -> None:
@@ -303,12 +291,12 @@ async def test_an_evicted_pod_is_replaced_after_its_back_off(sim: Simulation, mo
     monkeypatch.setattr(plan, "_REPLACE_FIRST", Backoff(3.0, 3.0))  # from its creation on: this kubelet says no more
     sim.apply(sim.service(), sim.pool(initial=1))
     await sim.until_success()
-    evicted = uids(sim)
+    evicted = sim.uids()
     sim.kubelet.fate = lambda pod: Evicted() if pod["metadata"]["uid"] in evicted else Ready()
     await sim.until(lambda: stalled(sim) == "Evicted")
-    assert uids(sim) == evicted
+    assert sim.uids() == evicted
     await well_again(sim, 3.0 * 1.5 + AT_ONCE_SECONDS)
-    assert not evicted & uids(sim)
+    assert not evicted & sim.uids()
 
 
 async def test_a_node_under_pressure_gets_no_session_until_it_is_over_and_the_others_serve(

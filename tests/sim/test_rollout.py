@@ -1,7 +1,6 @@
 """A pool that changes, whole: what holds at every moment of a rollout, and what its user and their tools are told."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,14 +16,6 @@ from support.simulation import NAMESPACE, PACE, Simulation
 from support.witness import Witness
 
 WORKERS = ("worker-1", "worker-2")
-
-
-@pytest.fixture
-async def sim() -> AsyncIterator[Simulation]:
-    async with Simulation() as simulation:
-        for worker in WORKERS:
-            simulation.add_node(worker)
-        yield simulation
 
 
 async def filled(sim: Simulation, **spec: Any) -> Witness:
@@ -46,10 +37,6 @@ def change_code(sim: Simulation, code: str = "x = 2") -> None:
     sim.edit_service(code={"inline": {"service.py": code}})
 
 
-def uids(sim: Simulation) -> set[str]:
-    return {pod["metadata"]["uid"] for pod in sim.pods()}
-
-
 def rolled_out(sim: Simulation) -> bool:
     """Nothing of an older revision stays, and all that is wanted is ready."""
     revisions = {pod["metadata"]["labels"][names.LABEL_REVISION] for pod in sim.pods()}
@@ -66,7 +53,7 @@ async def test_a_session_that_becomes_ready_while_it_is_being_deleted_as_useless
     sim.apply(sim.service(), sim.pool(initial=2, maximum=2))
     await sim.until(lambda: len(sim.pods()) == 4 and sim.status()["sessions"]["desired"] == 4)
     await sim.comes_to_rest()
-    first = uids(sim)
+    first = sim.uids()
 
     def serves(request: Request) -> None:
         """At the moment at which the first of them is to go."""
@@ -80,7 +67,7 @@ async def test_a_session_that_becomes_ready_while_it_is_being_deleted_as_useless
     await sim.until(lambda: serves not in sim.server.on_write, "one is deleted")
     await sim.until(lambda: sim.status()["sessions"]["ready"] == 4)
     await sim.comes_to_rest()
-    assert first <= uids(sim)
+    assert first <= sim.uids()
     sim.kubelet.fate = lambda pod: Ready()
     await sim.until(lambda: rolled_out(sim))
 
@@ -194,10 +181,10 @@ async def test_a_change_of_isolation_is_a_rollout_as_well(sim: Simulation, befor
 
 async def test_a_new_restarted_at_replaces_every_session(sim: Simulation) -> None:
     witness = await filled(sim)
-    before = uids(sim)
+    before = sim.uids()
     annotations = {names.ANNOTATION_RESTARTED_AT: "2026-11-23T12:00:00Z"}
     sim.server.store.edit(SESSION_POOLS, "score", {"metadata": {"annotations": annotations}}, NAMESPACE)
-    await sim.until(lambda: before.isdisjoint(uids(sim)) and rolled_out(sim))
+    await sim.until(lambda: before.isdisjoint(sim.uids()) and rolled_out(sim))
     await sim.until(lambda: kstatus(pool(sim)) == CURRENT)
     assert witness.fewest_ready == 2
     assert witness.said["SessionPool"] == [CURRENT, IN_PROGRESS, CURRENT]
@@ -270,7 +257,7 @@ def only(sim: Simulation, good: set[str], others: Fate) -> None:
 async def test_applying_what_was_before_ends_a_bad_rollout_at_once(sim: Simulation) -> None:
     """Also where the default image has changed since: the sessions that serve have the image that they had."""
     witness = await filled(sim)
-    good, revision = uids(sim), sim.status()["revision"]
+    good, revision = sim.uids(), sim.status()["revision"]
     await sim.stop_controller()
     sim.config = replace(sim.config, session_image="session:2")
     await sim.start_controller()
@@ -282,7 +269,7 @@ async def test_applying_what_was_before_ends_a_bad_rollout_at_once(sim: Simulati
     change_code(sim, "x = 1")
     await sim.until(lambda: kstatus(pool(sim)) == kstatus(service(sim)) == CURRENT)
     await sim.comes_to_rest()
-    assert uids(sim) == good
+    assert sim.uids() == good
     assert (sim.status()["revision"], sim.status()["image"]) == (revision, "session:1")
     assert witness.fewest_ready == 2
 
@@ -291,11 +278,11 @@ async def test_a_surge_session_without_room_leaves_the_old_ones_and_the_remedy_t
     sim: Simulation,
 ) -> None:
     witness = await filled(sim)
-    good = uids(sim)
+    good = sim.uids()
     room_for(sim, 2)
     change_code(sim)
     await sim.until(lambda: sim.condition("Stalled").get("reason") == "SurgeUnschedulable")
-    assert good <= uids(sim)
+    assert good <= sim.uids()
     assert kstatus(pool(sim)) == FAILED
     assert witness.fewest_ready == 2
     await sim.comes_to_rest()

@@ -43,10 +43,6 @@ def leaving(sim: Simulation) -> int:
     return len(sim.pods(alive=False)) - len(sim.pods())
 
 
-def uids(sim: Simulation) -> set[str]:
-    return {pod["metadata"]["uid"] for pod in sim.pods(alive=False)}
-
-
 async def start_with_lists_of_before(sim: Simulation) -> None:
     """The controller has ended when the lists were frozen; one that starts now believes them."""
     await sim.start_controller()
@@ -86,14 +82,14 @@ async def test_a_size_that_it_does_not_see_is_kept(sim: Simulation, size: int) -
     sim.server.store.freeze_lists()
     sim.edit_pool(initialPoolSize=size)
     await settled(sim)
-    kept = uids(sim)
+    kept = sim.uids(alive=False)
     await sim.stop_controller()
     sim.server.pause_watches()
     await start_with_lists_of_before(sim)
-    assert uids(sim) == kept
+    assert sim.uids(alive=False) == kept
     sim.server.resume_watches()
     await settled(sim)
-    assert uids(sim) == kept
+    assert sim.uids(alive=False) == kept
 
 
 async def test_sessions_that_it_does_not_see_are_not_made_twice(sim: Simulation) -> None:
@@ -103,14 +99,14 @@ async def test_sessions_that_it_does_not_see_are_not_made_twice(sim: Simulation)
     sim.server.store.freeze_lists()
     await sim.start_controller()
     await sim.until(lambda: len(sim.ready_pods()) == 4)
-    made = uids(sim)
+    made = sim.uids(alive=False)
     await sim.stop_controller()
     sim.server.pause_watches()
     await start_with_lists_of_before(sim)
-    assert uids(sim) == made
+    assert sim.uids(alive=False) == made
     sim.server.resume_watches()
     await settled(sim)
-    assert uids(sim) == made
+    assert sim.uids(alive=False) == made
 
 
 async def test_a_rollout_that_it_does_not_see_is_not_undone(sim: Simulation) -> None:
@@ -118,14 +114,14 @@ async def test_a_rollout_that_it_does_not_see_is_not_undone(sim: Simulation) -> 
     sim.edit_service(code={"inline": {"service.py": "x = 2"}})
     await sim.until(lambda: sim.status()["sessions"]["updated"] == 2 and not leaving(sim) and len(sim.pods()) == 2)
     await sim.comes_to_rest()
-    new, before = uids(sim), outcome(sim.server.store)
+    new, before = sim.uids(alive=False), outcome(sim.server.store)
     await sim.stop_controller()
     sim.server.pause_watches()
     await start_with_lists_of_before(sim)
-    assert new <= uids(sim)
+    assert new <= sim.uids(alive=False)
     sim.server.resume_watches()
     await settled(sim)
-    assert uids(sim) == new
+    assert sim.uids(alive=False) == new
     assert not differences(outcome(sim.server.store), before)
 
 

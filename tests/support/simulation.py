@@ -170,6 +170,9 @@ class Simulation:
         found = [pod for pod in self.server.store.all(PODS) if not (alive and pod["metadata"].get("deletionTimestamp"))]
         return [p for p in found if not node or p["metadata"]["annotations"][names.ANNOTATION_NODE] == node]
 
+    def uids(self, *, alive: bool = True) -> set[str]:
+        return {pod["metadata"]["uid"] for pod in self.pods(alive=alive)}
+
     def ready_pods(self) -> list[Json]:
         return [
             pod

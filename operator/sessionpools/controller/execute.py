@@ -10,7 +10,6 @@ from sessionpools.api import names
 from sessionpools.api.v1alpha1 import SessionPool
 from sessionpools.controller.metrics import Metrics
 from sessionpools.controller.store import Store
-from sessionpools.core import naming
 from sessionpools.core import pods as manifests
 from sessionpools.core.holds import POD_REFUSED, refusal
 from sessionpools.core.model import Failure
@@ -91,12 +90,12 @@ class Executor:
 
     async def _create(self, pool: SessionPool, target: Target, create: CreatePod) -> Failure | None:
         for incarnation in range(create.incarnation, create.incarnation + INCARNATIONS_TRIED):
+            name = manifests.session_pod_name(pool, target.revision.name, create.node, create.slot, incarnation)
+            if self._sent(pool, name):
+                return None
             body = manifests.session_pod(
                 pool, target.service, target.revision, create.node, create.slot, incarnation, self._pull_policy
             )
-            name = body["metadata"]["name"]
-            if self._sent(pool, name):
-                return None
             try:
                 await self._send_creation(pool, name, create.node.name, body)
             except AlreadyExists:
@@ -210,8 +209,7 @@ def names_of(creates: Iterable[CreatePod], pool: SessionPool, revision: str) -> 
 
 
 def _name(pool: SessionPool, revision: str, create: CreatePod) -> str:
-    of = pool.metadata
-    return naming.pod_name(of.name, of.uid, create.node.uid, revision, create.slot, create.incarnation)
+    return manifests.session_pod_name(pool, revision, create.node, create.slot, create.incarnation)
 
 
 def _of(pool: SessionPool) -> dict[str, str]:

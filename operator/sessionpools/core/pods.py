@@ -14,7 +14,7 @@ from sessionpools.core import naming, quantity
 from sessionpools.core.model import NodeView
 from sessionpools.core.revision import CodeFiles, Revision
 
-__all__ = ["code_config_map", "grace_seconds", "session_pod", "settings_of"]
+__all__ = ["code_config_map", "grace_seconds", "session_pod", "session_pod_name", "settings_of"]
 
 # Of all else (devices, huge pages) a request has to equal its limit.
 _DIVISIBLE: Final = frozenset({"cpu", "memory", "ephemeral-storage"})
@@ -75,6 +75,10 @@ def code_config_map(service: WebService, revision: Revision) -> dict[str, Any]:
     return body
 
 
+def session_pod_name(pool: SessionPool, revision: str, node: NodeView, slot: int, incarnation: int) -> str:
+    return naming.pod_name(pool.metadata.name, pool.metadata.uid, node.uid, revision, slot, incarnation)
+
+
 def session_pod(
     pool: SessionPool,
     service: WebService,
@@ -91,7 +95,7 @@ def session_pod(
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
-            "name": naming.pod_name(metadata.name, metadata.uid, node.uid, revision.name, slot, incarnation),
+            "name": session_pod_name(pool, revision.name, node, slot, incarnation),
             "namespace": metadata.namespace,
             "labels": {
                 **_common_labels("session"),

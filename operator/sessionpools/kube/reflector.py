@@ -27,6 +27,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
+from sessionpools.core.backoff import doubled
 from sessionpools.kube.protocol import Gone, Json, KubeApi, KubeError, Resource, TooManyRequests, WatchEvent
 
 T = TypeVar("T")
@@ -142,7 +143,7 @@ class Reflector(Generic[T]):
         if scope.trouble != str(error) and not (isinstance(error, Gone) and scope.failures == 1):
             scope.trouble = str(error)
             _log.warning("watch interrupted", extra=self._fields(scope) | {"error": scope.trouble})
-        delay = min(BACKOFF_FIRST_SECONDS * 2.0 ** min(scope.failures - 1, 10), BACKOFF_MOST_SECONDS)
+        delay = doubled(BACKOFF_FIRST_SECONDS, BACKOFF_MOST_SECONDS, scope.failures - 1)
         delay *= self._rng.uniform(0.5, 1.0)
         if isinstance(error, TooManyRequests):
             delay = max(delay, error.retry_after)
