@@ -93,6 +93,16 @@ def well_again(pool: Pool, within_seconds: float, began: float | None = None) ->
     print(f"{pool.name}: well again after {took:.1f} s, at most {at_most:g} s")
 
 
+@contextmanager
+def there(body: Json, namespace: str) -> Iterator[None]:
+    """The object exists meanwhile."""
+    apply(body, namespace=namespace)
+    try:
+        yield
+    finally:
+        kubectl("delete", body["kind"].lower(), body["metadata"]["name"], "-n", namespace)
+
+
 def uids(pool: Pool) -> set[str]:
     return {pod["metadata"]["uid"] for pod in pool.pods()}
 
@@ -185,11 +195,8 @@ def test_a_secret_that_is_created_later_is_all_that_was_missing(
         else:
             wait_for(lambda: any("waits for its volumes" in text for text in pool.messages()), 60, "it is said")
         held = uids(pool)
-        apply(secret, namespace=restricted)
-        try:
+        with there(secret, restricted):
             well_again(pool, seconds)
-        finally:
-            kubectl("delete", "secret", "later", "-n", restricted)
         assert uids(pool) == held
 
 
@@ -199,11 +206,8 @@ def test_what_init_needs_of_others_may_come_later(restricted: str) -> None:
     with published(restricted, service, session_pool("dependent")) as pool:
         pool.until_stalled("SessionFailed", 90)
         held = uids(pool)
-        apply(later, namespace=restricted)
-        try:
+        with there(later, restricted):
             well_again(pool, CONTAINER_SECONDS)
-        finally:
-            kubectl("delete", "service", "later", "-n", restricted)
         assert uids(pool) == held
         assert pool.warnings().get("SessionFailed") == 1
 
