@@ -106,15 +106,16 @@ class Pool:
         assert found is not None
         return found
 
-    def until_stalled(self, reason: str, seconds: float = READY_SECONDS) -> Json:
-        """Waits for the condition Stalled with this reason; returns the status."""
+    def until_stalled(self, reason: str | tuple[str, ...], seconds: float = READY_SECONDS) -> Json:
+        """Waits for the condition Stalled with this reason, or one of these; returns the status."""
+        reasons = (reason,) if isinstance(reason, str) else reason
 
         def stalled() -> Json | None:
             status = self.status()
-            match = [c for c in status.get("conditions", []) if c["type"] == "Stalled" and c["reason"] == reason]
+            match = [c for c in status.get("conditions", []) if c["type"] == "Stalled" and c["reason"] in reasons]
             return status if match and match[0]["status"] == "True" else None
 
-        found = wait_for(stalled, seconds, f"pool {self.name} is Stalled/{reason}")
+        found = wait_for(stalled, seconds, f"pool {self.name} is Stalled/{'|'.join(reasons)}")
         assert found is not None
         return found
 

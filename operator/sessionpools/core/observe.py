@@ -21,6 +21,8 @@ _OWN_REASONS = frozenset({"EntrypointInvalid", "EntrypointNotFound", "OOMKilled"
 _WAITING_REASONS = {"ErrImagePull": "ImagePullBackOff"}
 # Waiting reasons that mean "not yet", not "failed".
 _STARTING = frozenset({"", "ContainerCreating", "PodInitializing"})
+_ENDED = ("Failed", "Succeeded")
+_ENDED_BY_KUBELET = "the kubelet has ended the pod for good: see kubectl get events, and the node's conditions"
 _ISOLATIONS = {isolation.value: isolation for isolation in Isolation}
 _INSUFFICIENT = re.compile(r"\bInsufficient [a-z0-9./-]+")
 
@@ -53,7 +55,7 @@ def pod_view(pod: Mapping[str, Any]) -> PodView:
         (c for c in status.get("containerStatuses") or [] if c["name"] == names.CONTAINER), {}
     )
     ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or [])
-    ended = status.get("phase") in ("Failed", "Succeeded")
+    ended = status.get("phase") in _ENDED
     return PodView(
         namespace=metadata["namespace"],
         name=metadata["name"],
@@ -83,10 +85,9 @@ def pod_view(pod: Mapping[str, Any]) -> PodView:
 
 
 def _failure(status: Mapping[str, Any], container: Mapping[str, Any]) -> Failure | None:
-    if status.get("phase") == "Failed" and status.get("reason"):
-        return Failure(
-            _camel(status["reason"]), _line(status.get("message", "")) or f"the pod has ended: {status['reason']}"
-        )
+    if status.get("phase") in _ENDED:  # by the kubelet alone, under restartPolicy Always; it may not say why
+        reason = status.get("reason") or "PodEnded"
+        return Failure(_camel(reason), _line(status.get("message", "")) or f"{reason}: {_ENDED_BY_KUBELET}")
     for condition in status.get("conditions") or []:
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return _unscheduled(condition)

@@ -187,6 +187,16 @@ def test_an_evicted_pod_has_ended_at_the_time_that_it_says() -> None:
     assert seen.ended_at - seen.created_at == 30 * 60
 
 
+def test_a_pod_that_the_kubelet_ended_without_a_word_is_no_failure_of_the_session() -> None:
+    """As Kubernetes 1.34 reports an eviction when the container's process ends in time."""
+    terminated = {"exitCode": 0, "reason": "Completed"}
+    containers = [{"name": "session", "state": {"terminated": terminated}, "restartCount": 0}]
+    seen = pod_view(pod({"phase": "Succeeded", "containerStatuses": containers}))
+    assert seen.ended
+    assert seen.failure is not None
+    assert (seen.failure.reason, seen.failure.lasts) == ("PodEnded", True)
+
+
 def test_a_node_is_read_with_its_condition_and_taints() -> None:
     seen = node_view(
         {
