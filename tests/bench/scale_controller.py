@@ -5,10 +5,11 @@ address, goes to bench.scale_pods on this machine. Nothing answers at a simulate
 would wait for a second.
 """
 
-import asyncio
 import os
 import socket
 from typing import Any, Final
+
+import uvloop
 
 from sessionpools.api import names
 from sessionpools.controller.__main__ import main
@@ -16,17 +17,12 @@ from sessionpools.controller.__main__ import main
 PODS_PORT: Final = "SCALE_PODS_PORT"  # the environment variable that says where bench.scale_pods answers
 
 
-class _Loop(asyncio.SelectorEventLoop):
+class _Loop(uvloop.Loop):
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         to_pod = isinstance(address, tuple) and address[1] == names.CONTROL_PORT
         await super().sock_connect(sock, ("127.0.0.1", int(os.environ[PODS_PORT])) if to_pod else address)
 
 
-class _Policy(asyncio.DefaultEventLoopPolicy):
-    def new_event_loop(self) -> asyncio.AbstractEventLoop:
-        return _Loop()
-
-
 if __name__ == "__main__":
-    asyncio.set_event_loop_policy(_Policy())
+    uvloop.new_event_loop = _Loop
     main()

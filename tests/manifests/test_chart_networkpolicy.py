@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from sessionpools.api import names
-from sessionpools.core.pods import session_pod
+from sessionpools.core.pods import pod_template, session_pod
 from support import builders
 from support.manifests import HelmError, Object, chart, of_kind, the
 from support.tools import ROOT
@@ -112,7 +112,7 @@ def test_it_covers_the_pods_that_the_controller_makes() -> None:
     selector = sessions(DEMO)["podSelector"]["matchLabels"]
     pool, service = builders.pool(), builders.service()
     revision = builders.target_of(pool, service).revision
-    pod = session_pod(pool, service, revision, builders.node(), 0, 0, "IfNotPresent")
+    pod = session_pod(pod_template(pool, service, revision, "IfNotPresent"), builders.node(), 0, 0)
     assert selector.items() <= pod["metadata"]["labels"].items()
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from sessionpools.api.v1alpha1 import SessionPool, WebService
 from sessionpools.core.model import NodeView
-from sessionpools.core.pods import session_pod
+from sessionpools.core.pods import pod_template, session_pod
 from sessionpools.core.revision import CodeFiles, resolve
 from support.manifests import EXAMPLES, Object, crds, kustomization, the
 from support.pod_security import violations
@@ -97,7 +97,9 @@ def test_its_session_pods_satisfy_restricted(folder: Path) -> None:
     service, pool = service_of(folder), pool_of(folder)
     files = CodeFiles(tuple((path, text.encode()) for path, text in sorted(code_of(folder).items())))
     revision = resolve(pool, service, files, "session-pools-session:dev")
-    pod = session_pod(pool, service, revision, NodeView("worker", "uid", True, True), 0, 0, "IfNotPresent")
+    pod = session_pod(
+        pod_template(pool, service, revision, "IfNotPresent"), NodeView("worker", "uid", True, True), 0, 0
+    )
     assert violations(pod["spec"]) == []
 
 

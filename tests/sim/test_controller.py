@@ -1,6 +1,7 @@
 """The controller, whole, against an API server that can misbehave: one behaviour each."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -366,3 +367,29 @@ async def test_status_of_a_later_version_does_not_hide_an_object(sim: Simulation
     await sim.start_controller()
     await sim.comes_to_rest()
     assert sim.uids() == uids
+
+
+async def test_one_more_ready_session_is_said_soon_where_many_start_and_the_last_one_at_once(sim: Simulation) -> None:
+    await sim.stop_controller()
+    sim.pace = replace(sim.pace, a_start=0.1, progress=1.0, starting=60.0)
+    await sim.start_controller()
+    ready: set[str] = set()
+    sim.kubelet.fate = lambda pod: Ready() if pod["metadata"]["name"] in ready else NeverReady()
+    sim.apply(sim.service(), sim.pool(initial=10, maximum=10, isolation="Pod"))
+    await sim.until(lambda: len(sim.pods()) == 20)
+    await asyncio.sleep(1.2)  # what was still to be said of the creations is
+    first, second, *_ = sorted(pod["metadata"]["name"] for pod in sim.pods())
+    ready.add(first)
+    await sim.until(lambda: len(sim.ready_pods()) == 1)
+    await asyncio.sleep(0.3)
+    assert sim.status()["sessions"]["ready"] == 0
+    await sim.until(lambda: sim.status()["sessions"]["ready"] == 1, seconds=1.5)
+    # what does not come to life is seen to at once all the same
+    sim.server.store.delete(PODS, second, NAMESPACE, grace=0)
+    await sim.until(lambda: len(sim.pods()) == 20, seconds=0.5)
+    names = sorted(pod["metadata"]["name"] for pod in sim.pods())
+    ready.update(names[1:])
+    await sim.until(lambda: len(sim.ready_pods()) == 19)
+    await asyncio.sleep(1.2)
+    ready.update(names)
+    await sim.until(lambda: sim.condition("Ready")["status"] == "True", seconds=0.5)

@@ -29,6 +29,7 @@ NAMESPACE = "demo"
 PACE = Pace(
     status=0.02,
     progress=0.2,
+    a_start=0.002,
     config_map=0.05,
     starting=0.05,
     backoff=Backoff(0.1, 1.0),

@@ -50,6 +50,7 @@ class App:
             config.namespaces,
             self.enqueue,
             self._pod_left,
+            self._pod_starts,
             ignored=config.ignored_namespaces,
             nodes=config.nodes,
             sessions_per_node=config.max_sessions_per_node,
@@ -104,6 +105,10 @@ class App:
         """Look at it soon; who stands by looks at everything once it leads."""
         if self.term:
             self.term.queue.add(key)
+
+    def _pod_starts(self, key: Key, starting: int) -> None:
+        if self.term:
+            self.term.pod_starts(key, starting)
 
     def stuck_seconds(self) -> float:
         """As WorkQueue.stuck_seconds; who stands by has no work to be stuck in."""

@@ -66,12 +66,13 @@ class Executor:
             return
         # What is refused once (quota, pod security, an unknown service account) would be refused on every node.
         first, *others = creates
-        failure = await self._ensure_config_map(target) or await self._create(pool, target, first)
+        template = manifests.pod_template(pool, target.service, target.revision, self._pull_policy)
+        failure = await self._ensure_config_map(target) or await self._create(template, first)
         if failure:
             refused.update({create.node.name: failure for create in creates})
             return
         others = others[: CREATES_AT_ONCE - 1]
-        failures = await _all([self._create(pool, target, create) for create in others])
+        failures = await _all([self._create(template, create) for create in others])
         refused.update({c.node.name: f for c, f in zip(others, failures, strict=True) if f})
 
     async def _still_wanted(self, pool: SessionPool) -> bool:
@@ -88,14 +89,13 @@ class Executor:
             and "deletionTimestamp" not in metadata
         )
 
-    async def _create(self, pool: SessionPool, target: Target, create: CreatePod) -> Failure | None:
+    async def _create(self, template: manifests.PodTemplate, create: CreatePod) -> Failure | None:
+        pool = template.pool
         for incarnation in range(create.incarnation, create.incarnation + INCARNATIONS_TRIED):
-            name = manifests.session_pod_name(pool, target.revision.name, create.node, create.slot, incarnation)
+            body = manifests.session_pod(template, create.node, create.slot, incarnation)
+            name = body["metadata"]["name"]
             if self._sent(pool, name):
                 return None
-            body = manifests.session_pod(
-                pool, target.service, target.revision, create.node, create.slot, incarnation, self._pull_policy
-            )
             try:
                 await self._send_creation(pool, name, create.node.name, body)
             except AlreadyExists:

@@ -23,6 +23,9 @@ class Pace:
 
     status: float = 1.0  # between two status writes of a pool, at least
     progress: float = 10.0  # at most, where they tell of progress only: the time between them is doubled up to this
+    # That one more of a pool's pods starts waits for so long for each that is on its way, `progress` at most: it is
+    # for the status alone. Else 50 pools that fill with 10,000 pods would be looked at for each of these (bench-scale).
+    a_start: float = 0.1
     config_map: float = 5.0  # users' ConfigMaps are read, not watched: that would take every ConfigMap there is
     starting: float = 3.0  # starting pods are asked for their phase
     backoff: Backoff = BACKOFF
@@ -59,6 +62,7 @@ class Memory:
     status: SessionPoolStatus | None = None  # as last written, until the watch shows it
     written_at: float = -1e9
     progress_told: int = 0  # times in a row
+    filling: bool = False  # of its pods that start none is awaited by a rollout or a caller, only by the status
     code: Code | None = None
     written: bool = False  # a status was, and its web service has not been looked at since
     handled: tuple[str, int] = ("", 0)  # uid and generation of the web service that the written status is about

@@ -27,10 +27,14 @@ class NamedNodes:
     def __init__(self, names: Sequence[str]) -> None:
         self.synced = asyncio.Event()
         self.synced.set()
-        self._views = [NodeView(name, f"named/{name}", True, True, {HOSTNAME: name}) for name in names]
+        self._views = {name: NodeView(name, f"named/{name}", True, True, {HOSTNAME: name}) for name in names}
 
     def values(self) -> Iterator[NodeView]:
-        return iter(self._views)
+        return iter(self._views.values())
+
+    def get(self, namespace: str, name: str) -> NodeView | None:
+        """As a Reflector has it; nodes have no namespace."""
+        return None if namespace else self._views.get(name)
 
     @property
     def last_seen(self) -> float:

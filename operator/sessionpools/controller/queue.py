@@ -51,6 +51,7 @@ class WorkQueue(Generic[K]):
         self._last_start: dict[K, float] = {}
         self._failures: dict[K, int] = {}
         self._wake = asyncio.Event()
+        self._turn = asyncio.Lock()  # one worker waits for the next key; else each news would wake all of them
 
     def __len__(self) -> int:
         return len(self._due)
@@ -93,7 +94,8 @@ class WorkQueue(Generic[K]):
     async def _worker(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            key = await self._next()
+            async with self._turn:
+                key = await self._next()
             self._running[key] = self._taken_at = self._last_start[key] = loop.time()
             try:
                 async with asyncio.timeout(self._at_most):

@@ -23,7 +23,7 @@ from sessionpools.core.holds import Holds
 from sessionpools.core.keys import key_of, service_of
 from sessionpools.core.limits import limit_reached
 from sessionpools.core.model import PodView
-from sessionpools.core.placement import Place, place
+from sessionpools.core.placement import Place
 from sessionpools.core.plan import Plan, plan
 from sessionpools.core.progress import only_progress
 from sessionpools.core.status import Observation, pool_status, says_more_in_seconds
@@ -90,6 +90,7 @@ class PoolReconciler:
         seen = replace(seen, left=left, awaits_gateways=self._awaits_gateways(unseen, memory))
         seen = self._within_limit(seen, steps, by_demand)
         decided = time.perf_counter() - began - memory.inquiry.waited_seconds
+        memory.filling = by_demand is None and all(pod.owner.revision == seen.revision for pod in seen.pods)
         # The status says what was observed before the plan. That it can not be written is no reason not to act.
         report, act = await asyncio.gather(
             self._report(seen, memory, decided), self._act(seen, steps, memory), return_exceptions=True
@@ -110,6 +111,12 @@ class PoolReconciler:
             says_more_in_seconds(seen),
             await self._collect_garbage(seen, memory),
         )
+
+    def patience(self, key: Key, starting: int) -> float:
+        """For how many seconds it can wait that one more pod of the pool starts or is ready, with so many that are
+        still on their way to that."""
+        memory = self._memory.get(key)
+        return min(self._pace.a_start * starting, self._pace.progress) if memory and memory.filling else 0.0
 
     def pod_left(self, pod: PodView) -> None:
         """A session pod has begun to leave, whoever deletes it."""
@@ -177,8 +184,7 @@ class PoolReconciler:
         """What there is, what demand asks of each node, and in how many seconds a session pod should be asked again."""
         pods = self._store.pods_of(pool)
         holding = {pod.owner.node for pod in pods}
-        all_places = (place(pool.spec.placement, node) for node in self._store.nodes.values())
-        places: dict[str, Place] = {p.node.name: p for p in all_places if p.compute_node or p.node.name in holding}
+        places = self._store.places.of(pool.spec.placement, holding)
         revision = goal.revision.name if isinstance(goal, Target) else ""
         self._hold(pool, revision, places, pods, memory)
         held = memory.holds.waiting(self._pace.backoff, memory.uid, self._clock())

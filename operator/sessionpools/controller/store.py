@@ -5,7 +5,7 @@ Each change is turned into the keys that it concerns and handed to `enqueue`; no
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -17,6 +17,7 @@ from sessionpools.api import names
 from sessionpools.api.v1alpha1 import SessionPool, WebService
 from sessionpools.controller.ledger import Ledger
 from sessionpools.controller.nodes import NamedNodes
+from sessionpools.controller.places import Places
 from sessionpools.core.keys import Served, key_of
 from sessionpools.core.limits import slots_of_new
 from sessionpools.core.model import NodeView, PodView
@@ -85,20 +86,24 @@ class Store:
         namespaces: Sequence[str],
         enqueue: Callable[[Key], None],
         left: Callable[[PodView], None] = lambda pod: None,
+        starts: Callable[[Key, int], None] | None = None,
         *,
         ignored: Sequence[str] = (),
         nodes: Sequence[str] = (),
         sessions_per_node: int = 0,
     ) -> None:
-        """`left` is told of each session pod once, when it begins to leave, whoever deletes it. `ignored` are
-        namespaces that are none of ours, of all; `nodes` the names of nodes that can not be read; `sessions_per_node`
-        the limit of all pools together, 0: there is none."""
+        """`left` is told of each session pod once, when it begins to leave, whoever deletes it; `starts`, in place of
+        `enqueue`, of a pool of which nothing has changed but that a pod comes nearer to being ready, and of how many of
+        its pods are on their way to that. `ignored` are namespaces that are none of ours, of all; `nodes` the names of
+        nodes that can not be read; `sessions_per_node` the limit of all pools together, 0: there is none."""
         scope = list(namespaces) or None
         self._enqueue = enqueue
         self._left = left
+        self._starts = starts or (lambda key, starting: enqueue(key))
         self._pools_by_key: _ByKey[SessionPool] = _ByKey()
         self._services_by_key: _ByKey[WebService] = _ByKey()
         self._pods: defaultdict[str, dict[str, PodView]] = defaultdict(dict)
+        self._starting: Counter[str] = Counter()  # pods on their way to being ready, by pool
         self._deleting: set[str] = set()
         self._created: dict[tuple[str, str], _Awaited] = {}
         self.ledger = Ledger(sessions_per_node, lambda pool: enqueue(pool_key(pool))) if sessions_per_node else None
@@ -110,6 +115,7 @@ class Store:
         self.nodes: Reflector[NodeView] | NamedNodes = (
             NamedNodes(nodes) if nodes else Reflector(api, protocol.NODES, node_view, self._node_changed, None)
         )
+        self.places = Places(self.nodes.values, lambda name: self.nodes.get("", name))
         if self.ledger and nodes:
             for node in self.nodes.values():
                 self.ledger.node_changed(None, node)
@@ -233,23 +239,31 @@ class Store:
             return
         if self.ledger:
             self.ledger.pod_changed(old, new)
+        for pod, change in ((old, -1), (new, 1)):
+            if pod and _starts(pod):
+                self._starting[pod.owner.pool_uid] += change
         if old is not None and (new is None or new.uid != old.uid):
             of_pool = self._pods[old.owner.pool_uid]
             of_pool.pop(old.uid, None)
             if not of_pool:
                 del self._pods[old.owner.pool_uid]
+                del self._starting[old.owner.pool_uid]
             self._deleting.discard(old.uid)
         if old is not None and old.alive and not (new and new.uid == old.uid and not new.deleting):
             self._left(old)
         if new is not None:
             self._created.pop((new.namespace, new.name), None)
             self._pods[new.owner.pool_uid][new.uid] = new
+        if new and new.alive and not new.failure and (old is None or (old.uid == new.uid and _starts(old))):
+            self._starts(Key(Kind.POOL, new.namespace, new.owner.pool), self._starting[new.owner.pool_uid])
+            return
         for pod in filter(None, (old, new)):
             self._enqueue(Key(Kind.POOL, pod.namespace, pod.owner.pool))
 
     def _node_changed(self, old: NodeView | None, new: NodeView | None) -> None:
         if old == new:  # a heartbeat
             return
+        self.places.node_changed(old, new)
         if self.ledger:
             self.ledger.node_changed(old, new)
         for pool in self.pools.values():
@@ -262,6 +276,10 @@ class Store:
             return False
         pods = self._pods.get(pool.metadata.uid, {}).values()
         return place(pool.spec.placement, node).compute_node or any(pod.owner.node == node.name for pod in pods)
+
+
+def _starts(pod: PodView) -> bool:
+    return pod.alive and not pod.ready and not pod.failure
 
 
 def _recent(sent: _Awaited, now: float) -> bool:

@@ -82,6 +82,11 @@ class Term:
         """As Store says it, before the pod's pool is looked at for it."""
         self._pools.pod_left(pod)
 
+    def pod_starts(self, pool: Key, starting: int) -> None:
+        """One of its pods comes nearer to being ready, and nothing else is new: what that asks for can wait a moment
+        where many others are on their way."""
+        self.queue.add(pool, self._pools.patience(pool, starting))
+
     def demand_changed(self, uids: Collection[str] | None) -> None:
         """Pools for which the demand decides something now, or will when sessions have been idle for long enough."""
         now = time.monotonic()

@@ -5,7 +5,8 @@ Plain JSON, as the API server takes it. Every session pod satisfies the pod secu
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sessionpools.api import names
@@ -14,7 +15,15 @@ from sessionpools.core import naming, quantity
 from sessionpools.core.model import NodeView
 from sessionpools.core.revision import CodeFiles, Revision
 
-__all__ = ["code_config_map", "grace_seconds", "session_pod", "session_pod_name", "settings_of"]
+__all__ = [
+    "PodTemplate",
+    "code_config_map",
+    "grace_seconds",
+    "pod_template",
+    "session_pod",
+    "session_pod_name",
+    "settings_of",
+]
 
 # Of all else (devices, huge pages) a request has to equal its limit.
 _DIVISIBLE: Final = frozenset({"cpu", "memory", "ephemeral-storage"})
@@ -79,43 +88,38 @@ def session_pod_name(pool: SessionPool, revision: str, node: NodeView, slot: int
     return naming.pod_name(pool.metadata.name, pool.metadata.uid, node.uid, revision, slot, incarnation)
 
 
-def session_pod(
-    pool: SessionPool,
-    service: WebService,
-    revision: Revision,
-    node: NodeView,
-    slot: int,
-    incarnation: int,
-    pull_policy: str,
-) -> dict[str, Any]:
-    """A session pod pinned to `node` as DaemonSet pods are: the scheduler still checks resources and taints."""
+@dataclass(frozen=True, slots=True)
+class PodTemplate:
+    """What the session pods of a pool's revision have in common; they share it, so nobody may change it."""
+
+    pool: SessionPool
+    revision: str
+    labels: Mapping[str, Any]
+    annotations: Mapping[str, Any]
+    owners: Sequence[Mapping[str, Any]]
+    spec: Mapping[str, Any]
+
+
+def pod_template(pool: SessionPool, service: WebService, revision: Revision, pull_policy: str) -> PodTemplate:
+    """Made once for a batch of pods: most of a manifest, and of the time that it takes to make one, is here."""
     spec, metadata = service.spec, pool.metadata
     placement = pool.spec.placement.to_json()
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "name": session_pod_name(pool, revision.name, node, slot, incarnation),
-            "namespace": metadata.namespace,
-            "labels": {
-                **_common_labels("session"),
-                names.LABEL_POOL: metadata.name,
-                names.LABEL_POOL_UID: metadata.uid,
-                names.LABEL_REVISION: revision.name,
-                names.LABEL_SLOT: str(slot),
-                names.LABEL_INCARNATION: str(incarnation),
-            },
-            "annotations": {
-                names.ANNOTATION_NODE: node.name,
-                names.ANNOTATION_NODE_UID: node.uid,
-                names.ANNOTATION_ISOLATION: pool.spec.isolation,
-                names.ANNOTATION_SETTINGS: settings_of(pool),
-                "cluster-autoscaler.kubernetes.io/daemonset-pod": "true",
-            },
-            "ownerReferences": [_owner("SessionPool", metadata.name, metadata.uid)],
+    return PodTemplate(
+        pool=pool,
+        revision=revision.name,
+        labels={
+            **_common_labels("session"),
+            names.LABEL_POOL: metadata.name,
+            names.LABEL_POOL_UID: metadata.uid,
+            names.LABEL_REVISION: revision.name,
         },
-        "spec": {
-            "affinity": _pinned_to(node.name),
+        annotations={
+            names.ANNOTATION_ISOLATION: pool.spec.isolation,
+            names.ANNOTATION_SETTINGS: settings_of(pool),
+            "cluster-autoscaler.kubernetes.io/daemonset-pod": "true",
+        },
+        owners=[_owner("SessionPool", metadata.name, metadata.uid)],
+        spec={
             "automountServiceAccountToken": False,
             "containers": [_container(pool, service, revision, pull_policy)],
             "enableServiceLinks": False,
@@ -131,6 +135,30 @@ def session_pod(
             ],
             "volumes": [*_volumes(service, revision), *spec.volumes],
         },
+    )
+
+
+def session_pod(template: PodTemplate, node: NodeView, slot: int, incarnation: int) -> dict[str, Any]:
+    """A session pod pinned to `node` as DaemonSet pods are: the scheduler still checks resources and taints."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": session_pod_name(template.pool, template.revision, node, slot, incarnation),
+            "namespace": template.pool.metadata.namespace,
+            "labels": {
+                **template.labels,
+                names.LABEL_SLOT: str(slot),
+                names.LABEL_INCARNATION: str(incarnation),
+            },
+            "annotations": {
+                **template.annotations,
+                names.ANNOTATION_NODE: node.name,
+                names.ANNOTATION_NODE_UID: node.uid,
+            },
+            "ownerReferences": template.owners,
+        },
+        "spec": {**template.spec, "affinity": _pinned_to(node.name)},
     }
 
 

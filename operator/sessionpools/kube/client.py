@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
@@ -26,6 +25,7 @@ from importlib import metadata
 from typing import Final
 
 import aiohttp
+import orjson
 
 from sessionpools.kube.credentials import Credentials
 from sessionpools.kube.protocol import (
@@ -222,7 +222,7 @@ class HttpKubeApi:
                 response = await self._admitted("watch", "GET", resource, path, query, timeout=timeout)
             async with response:
                 async for line in _lines(response.content):
-                    event = json.loads(line)
+                    event = orjson.loads(line)
                     if event["type"] == "ERROR":
                         raise error_from_status(event["object"])
                     yield WatchEvent(event["type"], event["object"])
@@ -241,7 +241,7 @@ class HttpKubeApi:
         content_type: str = _JSON,
     ) -> Json:
         """Do it, within the limits and with the retries that the module's docstring promises."""
-        payload = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        payload = None if body is None else orjson.dumps(body)
         attempt = 0
         while True:
             attempt += 1
@@ -279,7 +279,7 @@ class HttpKubeApi:
             async with await self._admitted(
                 verb, method, resource, path, query, payload, content_type, timeout=self._timeout
             ) as response:
-                answer: Json = json.loads(await response.read())
+                answer: Json = orjson.loads(await response.read())
                 return answer
 
     async def _admitted(
@@ -343,7 +343,7 @@ def _query(**parameters: str) -> dict[str, str]:
 
 def _error(status: int, body: bytes, retry_after: str, resource: Resource) -> KubeError:
     try:
-        answer = json.loads(body)
+        answer = orjson.loads(body)
         if not isinstance(answer, dict):
             raise ValueError
     except ValueError:  # not the API server's own answer: a proxy's page, or Go's "404 page not found"

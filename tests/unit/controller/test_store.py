@@ -10,7 +10,7 @@ import pytest
 
 from sessionpools.api.v1alpha1 import SessionPool, WebService
 from sessionpools.controller.store import SHOWN_WITHIN_SECONDS, Key, Kind, Store
-from sessionpools.core.model import NodeView, PodView
+from sessionpools.core.model import Failure, NodeView, PodView
 from support import builders
 
 
@@ -204,3 +204,33 @@ def test_a_node_is_no_concern_of_a_pool_that_does_not_belong_there(
     assert changed(None, fitting) and changed(plain, fitting) and changed(fitting, plain) and changed(fitting, None)
     store.pods._on_change(None, builders.pod(builders.target_of(p), p, 0, on="a"))
     assert changed(plain, cordoned), "a session of the pool is there"
+
+
+def test_a_pod_that_starts_is_told_of_apart_and_one_that_fails_or_leaves_is_not() -> None:
+    unused: Any = None
+    enqueued: list[Key] = []
+    starting: list[int] = []
+    store = Store(unused, [], enqueued.append, starts=lambda key, count: starting.append(count))
+    change = store.pods._on_change
+    view = replace(builders.pod(builders.target_of(P, service("score")), P, 0, ready=False), started=False)
+    running, ready = replace(view, started=True), replace(view, started=True, ready=True)
+    failing = replace(view, failure=Failure("ImagePullBackOff", "no such image"))
+    change(None, view)
+    change(view, running)
+    change(running, ready)
+    assert (starting, enqueued) == ([1, 1, 0], [])
+    others: tuple[tuple[PodView, PodView | None], ...] = (
+        (ready, running),
+        (view, failing),
+        (failing, running),
+        (running, replace(running, deleting=True)),
+        (replace(ready, deleting=True), replace(ready, deleting=True, ready=False)),
+        (ready, None),
+        (view, replace(running, uid="another")),
+    )
+    for old, new in others:
+        starting.clear()
+        enqueued.clear()
+        change(old, new)
+        assert enqueued, (old, new)
+        assert starting == []

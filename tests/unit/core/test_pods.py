@@ -5,14 +5,16 @@ import json
 from typing import Any
 
 from sessionpools.api.v1alpha1 import SessionPool, WebService
-from sessionpools.core.pods import code_config_map, grace_seconds, session_pod, settings_of
+from sessionpools.core.pods import code_config_map, grace_seconds, pod_template, session_pod, settings_of
 from sessionpools.core.revision import CodeFiles, resolve
 from support.builders import node, pool, process_pool, service, target_of
 
 
 def manifest(pool_: SessionPool | None = None, service_: WebService | None = None) -> dict[str, Any]:
     of_pool, of_service = pool_ or pool(), service_ or service()
-    return session_pod(of_pool, of_service, target_of(of_pool, of_service).revision, node(), 1, 2, "IfNotPresent")
+    return session_pod(
+        pod_template(of_pool, of_service, target_of(of_pool, of_service).revision, "IfNotPresent"), node(), 1, 2
+    )
 
 
 def test_it_is_pinned_to_its_node_and_still_goes_through_the_scheduler() -> None:

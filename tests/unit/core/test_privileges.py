@@ -9,7 +9,7 @@ import pytest
 
 from sessionpools.api import crds, podfields
 from sessionpools.api.v1alpha1 import Isolation
-from sessionpools.core.pods import session_pod
+from sessionpools.core.pods import pod_template, session_pod
 from support.builders import node, pool, service, target_of
 from support.pod_security import violations
 
@@ -57,7 +57,7 @@ def made(everything: bool, isolation: Isolation = Isolation.POD) -> Json:
     of_pool = pool(1, 4, isolation=isolation, **({"placement": PLACEMENT} if everything else {}))
     of_service = service(**(EVERYTHING if everything else {}))
     revision = target_of(of_pool, of_service).revision
-    spec: Json = session_pod(of_pool, of_service, revision, node(), 0, 0, "IfNotPresent")["spec"]
+    spec: Json = session_pod(pod_template(of_pool, of_service, revision, "IfNotPresent"), node(), 0, 0)["spec"]
     return spec
 
 
