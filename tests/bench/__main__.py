@@ -10,6 +10,7 @@ when a bar does not hold. docs/benchmarks.md describes the method.
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,7 @@ _NEEDS_SIMULATED_NODES: Final = frozenset({SCALE_POOLS, SCALE_NODES, SCALE_SESSI
 
 def main() -> int:
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was started is ended on the way out
     found: list[Figure] = []
     for name, measure in _MEASURES.items():
         if name in options.only:

@@ -181,6 +181,7 @@ def _measure(shape: Shape, quick: bool) -> list[Figure]:
         answering() as pods_port,
         _fleet(namespace) as (runner, fleet),
     ):
+        runner.run(fleet.alone())
         with controller(config, namespace, pods_port) as process:
             bench = _Bench(shape, runner, fleet, process)
             bench.prepare(10 if quick else 30)

@@ -133,6 +133,14 @@ class Fleet:
         page = await self._api.list_page(NODES, label_selector=selector, limit=5000)
         return len(page["items"])
 
+    async def alone(self) -> None:
+        """Raises RuntimeError if the cluster has pools: the controller would see to them too, or has a rival."""
+        page = await self._api.list_page(SESSION_POOLS)
+        left = sorted({pool["metadata"]["namespace"] for pool in page["items"]})
+        if left:
+            remedy = f"end what runs there, then kubectl --context {CONTEXT} delete namespace {' '.join(left)}"
+            raise RuntimeError(f"cluster {CLUSTER} has pools of another run: {remedy}")
+
     async def create(self, resource: Resource, objects: Sequence[Json]) -> None:
         await asyncio.gather(*(self._api.create(resource, body, namespace=self.namespace) for body in objects))
 
