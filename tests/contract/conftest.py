@@ -32,6 +32,9 @@ def real_pools(kube_context: str) -> Iterator[Resource]:
     kubectl("create", "--filename", "-", input=json.dumps(crd))
     try:
         kubectl("wait", "--for=condition=Established", "--timeout=60s", f"crd/sessionpools.{group}")
+        # until its cache has begun, the API server answers a watch with 429: storage is (re)initializing
+        watch = f"/apis/{group}/v1alpha1/sessionpools?watch=1&resourceVersion=0&timeoutSeconds=1"
+        wait_for(lambda: kubectl("get", "--raw", watch, check=False).returncode == 0, 60, "the new kind can be watched")
         yield replace(SESSION_POOLS, group=group)
     finally:
         kubectl("delete", "crd", f"sessionpools.{group}", "--wait=false")

@@ -150,6 +150,7 @@ def test_a_request_that_arrived_in_time_is_served_though_the_session_was_busy_at
     with pod.dial() as late, pod.dial() as busy:
         late.sendall(b"POST / HTTP/1.1\r\nHost: s\r\nContent-Length: %d\r\n\r\n" % len(body) + body[:5])
         assert pod.call({}).status == 200  # what was sent so far has been read
+        pod.wait_slot(0, state="idle")
         pod.begin(busy, {"seconds": 5.5})
         pod.wait_slot(0, state="busy")
         late.sendall(body[5:])
