@@ -23,7 +23,7 @@ KUBELET_SECONDS: Final = 30.0  # until it tries a container that lacks a Secret 
 VOLUME_SECONDS: Final = 122.0  # a volume that lacks one: the kubelet's longest back-off
 SCHEDULER_SECONDS: Final = 10.0
 CONTAINER_SECONDS: Final = 40.0  # the kubelet's back-off of a container that has failed three times
-VOLUME_STATISTICS_SECONDS: Final = 240.0  # the kubelet measures a volume each 1 to 2 min if kind.yaml says nothing
+VOLUME_STATISTICS_SECONDS: Final = 150.0  # the kubelet measures a volume each 1 to 2 min if kind.yaml says nothing
 
 POISONED = """
 import os

@@ -86,6 +86,7 @@ def test_nothing_is_ready_for_kubectl_wait_before_the_controller_has_looked(rest
         assert not is_ready(POOLS, "unseen", restricted, 2)
         assert not is_ready(SERVICES, "unseen", restricted, 2)
     assert is_ready(POOLS, "unseen", restricted, 90)
-    # a rollout is the condition Reconciling: an old session may serve a little longer beside the four
+    # a rollout is the condition Reconciling: until it is over an old session may serve beside the four
     assert get(POOLS, "unseen", restricted)["status"]["sessions"]["ready"] >= 4
+    assert Pool("unseen", restricted).until_success()["sessions"]["ready"] == 4
     assert is_ready(SERVICES, "unseen", restricted, 30)
