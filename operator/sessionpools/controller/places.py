@@ -29,9 +29,9 @@ class Places:
                 self._known.clear()
             all_places = (place(placement, node) for node in self._nodes())
             self._known[key] = placement, {p.node.name: p for p in all_places if p.compute_node}
-        found = dict(self._known[key][1])
-        others = (self._node(name) for name in holding if name not in found)
-        return found | {node.name: place(placement, node) for node in others if node}
+        compute_nodes = self._known[key][1]
+        others = (self._node(name) for name in holding if name not in compute_nodes)
+        return compute_nodes | {node.name: place(placement, node) for node in others if node}
 
     def node_changed(self, old: NodeView | None, new: NodeView | None) -> None:
         for placement, known in self._known.values():

@@ -240,7 +240,7 @@ class Store:
         if self.ledger:
             self.ledger.pod_changed(old, new)
         for pod, change in ((old, -1), (new, 1)):
-            if pod and _starts(pod):
+            if pod and _is_starting(pod):
                 self._starting[pod.owner.pool_uid] += change
         if old is not None and (new is None or new.uid != old.uid):
             of_pool = self._pods[old.owner.pool_uid]
@@ -254,7 +254,7 @@ class Store:
         if new is not None:
             self._created.pop((new.namespace, new.name), None)
             self._pods[new.owner.pool_uid][new.uid] = new
-        if new and new.alive and not new.failure and (old is None or (old.uid == new.uid and _starts(old))):
+        if new and new.alive and not new.failure and (old is None or (old.uid == new.uid and _is_starting(old))):
             self._starts(Key(Kind.POOL, new.namespace, new.owner.pool), self._starting[new.owner.pool_uid])
             return
         for pod in filter(None, (old, new)):
@@ -278,7 +278,7 @@ class Store:
         return place(pool.spec.placement, node).compute_node or any(pod.owner.node == node.name for pod in pods)
 
 
-def _starts(pod: PodView) -> bool:
+def _is_starting(pod: PodView) -> bool:
     return pod.alive and not pod.ready and not pod.failure
 
 
