@@ -38,6 +38,14 @@ async def test_what_is_created_can_be_read_with_what_the_server_added(cluster: C
     assert {"uid", "resourceVersion", "creationTimestamp", "namespace"} <= read["metadata"].keys()
 
 
+async def test_what_is_created_unseen_is_there_all_the_same(cluster: Cluster, name: str) -> None:
+    body = cluster.config_map(name)
+    assert await cluster.api.create(CONFIG_MAPS, body, namespace=cluster.namespace, unseen=True) == {}
+    assert (await cluster.get(name))["data"] == {"key": "value"}
+    with pytest.raises(AlreadyExists, match=f'configmaps "{name}" already exists'):
+        await cluster.api.create(CONFIG_MAPS, body, namespace=cluster.namespace, unseen=True)
+
+
 async def test_a_taken_name_is_refused_as_already_existing(cluster: Cluster, name: str) -> None:
     await cluster.create(name)
     with pytest.raises(AlreadyExists, match=f'configmaps "{name}" already exists') as refused:

@@ -9,7 +9,7 @@ import os
 import sys
 
 import uvloop
-from pythonjsonlogger.json import JsonFormatter
+from pythonjsonlogger.orjson import OrjsonFormatter
 
 from sessionpools.controller import shell
 from sessionpools.controller.config import ConfigError, from_environment
@@ -65,7 +65,7 @@ def _log_json(level: str) -> None:
     handler = logging.StreamHandler(sys.stdout)
     fields = "{asctime}{levelname}{name}{message}"
     renamed = {"asctime": "time", "levelname": "level", "name": "logger"}
-    handler.setFormatter(JsonFormatter(fields, style="{", rename_fields=renamed))
+    handler.setFormatter(OrjsonFormatter(fields, style="{", rename_fields=renamed))
     logging.basicConfig(level=level, handlers=[handler])
     # What its watches meet, the reflectors meet as well, and say once; that it has failed, controller.news says.
     logging.getLogger("kopf").setLevel(logging.CRITICAL)

@@ -117,7 +117,7 @@ class Executor:
     async def _send_creation(self, pool: SessionPool, name: str, node: str, body: Json) -> None:
         self._store.creation_sent(pool, name, node)
         try:
-            await self._api.create(protocol.PODS, body, namespace=pool.metadata.namespace)
+            await self._api.create(protocol.PODS, body, namespace=pool.metadata.namespace, unseen=True)
         except BaseException:  # whatever has become of it: the next run asks for it again, and is told
             self._store.creation_failed(pool, name)
             raise

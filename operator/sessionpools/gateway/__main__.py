@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry
-from pythonjsonlogger.json import JsonFormatter
+from pythonjsonlogger.orjson import OrjsonFormatter
 
 from sessionpools.gateway import files, http
 from sessionpools.gateway.active import Active
@@ -116,7 +116,7 @@ def _log_json(level: str) -> None:
     handler = logging.StreamHandler(sys.stdout)
     fields = "{asctime}{levelname}{name}{message}"
     renamed = {"asctime": "time", "levelname": "level", "name": "logger"}
-    handler.setFormatter(JsonFormatter(fields, style="{", rename_fields=renamed))
+    handler.setFormatter(OrjsonFormatter(fields, style="{", rename_fields=renamed))
     logging.basicConfig(level=level, handlers=[handler])
 
 

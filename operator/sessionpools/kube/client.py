@@ -22,6 +22,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from importlib import metadata
+from types import MappingProxyType
 from typing import Final
 
 import aiohttp
@@ -60,6 +61,8 @@ _WRITES: Final = frozenset({"create", "delete", "patch"})
 _JSON: Final = "application/json"
 _MERGE_PATCH: Final = "application/merge-patch+json"
 _APPLY_PATCH: Final = "application/apply-patch+yaml"  # JSON is YAML
+# The least that the API server answers with; of a pod about half.
+_METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 
 # verb, resource, status (0: no answer), seconds
 Observe = Callable[[str, Resource, int, float], None]
@@ -157,8 +160,10 @@ class HttpKubeApi:
     async def get(self, resource: Resource, name: str, *, namespace: str | None = None) -> Json:
         return await self._call("get", "GET", resource, resource.path(namespace, name))
 
-    async def create(self, resource: Resource, body: Json, *, namespace: str | None = None) -> Json:
-        return await self._call("create", "POST", resource, resource.path(namespace), body=body)
+    async def create(
+        self, resource: Resource, body: Json, *, namespace: str | None = None, unseen: bool = False
+    ) -> Json:
+        return await self._call("create", "POST", resource, resource.path(namespace), body=body, unseen=unseen)
 
     async def delete(
         self,
@@ -239,15 +244,17 @@ class HttpKubeApi:
         *,
         body: Json | None = None,
         content_type: str = _JSON,
+        unseen: bool = False,
     ) -> Json:
         """Do it, within the limits and with the retries that the module's docstring promises."""
         payload = None if body is None else orjson.dumps(body)
+        headers = ({} if body is None else {"Content-Type": content_type}) | ({"Accept": _METADATA} if unseen else {})
         attempt = 0
         while True:
             attempt += 1
             try:
                 async with self._writes if verb in _WRITES else contextlib.nullcontext():
-                    return await self._once(verb, method, resource, path, query or {}, payload, content_type)
+                    return await self._once(verb, method, resource, path, query or {}, payload, headers, unseen)
             except KubeError as error:
                 delay = self._delay_before_retry(error, verb, attempt)
                 if delay is None:
@@ -273,13 +280,15 @@ class HttpKubeApi:
         path: str,
         query: Mapping[str, str],
         payload: bytes | None,
-        content_type: str,
+        headers: Mapping[str, str],
+        unseen: bool,
     ) -> Json:
         with _failures_as_kube_errors(method, path):
             async with await self._admitted(
-                verb, method, resource, path, query, payload, content_type, timeout=self._timeout
+                verb, method, resource, path, query, payload, headers, timeout=self._timeout
             ) as response:
-                answer: Json = orjson.loads(await response.read())
+                content = await response.read()
+                answer: Json = {} if unseen else orjson.loads(content)
                 return answer
 
     async def _admitted(
@@ -290,7 +299,7 @@ class HttpKubeApi:
         path: str,
         query: Mapping[str, str],
         payload: bytes | None = None,
-        content_type: str = _JSON,
+        headers: Mapping[str, str] = MappingProxyType({}),
         *,
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  aiohttp's, which tells connecting, reading and all apart
     ) -> aiohttp.ClientResponse:
@@ -299,9 +308,6 @@ class HttpKubeApi:
         while True:
             if verb in _WRITES and not self._may_write():
                 raise NotLeading(f"{method} {path}: not sent, as this process does not lead")
-            headers = {"Authorization": used} if used else {}
-            if payload is not None:
-                headers["Content-Type"] = content_type
             began = time.monotonic()
             status = 0
             try:
@@ -310,7 +316,7 @@ class HttpKubeApi:
                     self._credentials.url + path,
                     params=query,
                     data=payload,
-                    headers=headers,
+                    headers={**headers, "Authorization": used} if used else headers,
                     timeout=timeout,
                     ssl=self._credentials.ssl,
                     server_hostname=self._credentials.server_name,

@@ -228,7 +228,12 @@ class KubeApi(Protocol):
 
     async def get(self, resource: Resource, name: str, *, namespace: str | None = None) -> Json: ...
 
-    async def create(self, resource: Resource, body: Json, *, namespace: str | None = None) -> Json: ...
+    async def create(
+        self, resource: Resource, body: Json, *, namespace: str | None = None, unseen: bool = False
+    ) -> Json:
+        """What was created; nothing of it ({}) if it may remain `unseen`, as a watch shows it anyway: that spares both
+        sides most of the answer."""
+        ...
 
     async def delete(
         self,
