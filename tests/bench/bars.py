@@ -60,7 +60,9 @@ SCALE_NODES: Final = "scale-nodes"
 SCALE_SESSIONS: Final = "scale-sessions"
 SCALE_FILL: Final = "all session pods ready / as many by the DaemonSet controller"
 SCALE_CONTROLLER_CPU: Final = "controller CPU, a pod filled"
+SCALE_CONTROLLER_TO_BARE: Final = "controller CPU, a pod filled / a bare client's request for one"
 SCALE_API_CPU: Final = "API server CPU, a pod filled"
+SCALE_API_TO_DAEMON_SETS: Final = "API server CPU, a pod filled / a DaemonSet's"
 SCALE_CREATES: Final = "requests to create a pod, a pod filled"
 SCALE_STATUS: Final = "status patches, a pod filled"
 SCALE_IDLE: Final = "writes while nothing changes, but Lease renewals"
@@ -93,7 +95,9 @@ _SCALE: Final = {
     for shape in (SCALE_POOLS, SCALE_NODES, SCALE_SESSIONS)
     for what, bar in (
         (SCALE_CONTROLLER_CPU, Bar(at_most=2)),
+        (SCALE_CONTROLLER_TO_BARE, Bar(at_most=5)),
         (SCALE_API_CPU, Bar(at_most=10)),
+        (SCALE_API_TO_DAEMON_SETS, Bar(at_most=1.15)),
         (SCALE_CREATES, Bar(at_least=1, at_most=1)),
         (SCALE_STATUS, Bar(at_most=0.1)),
         (SCALE_IDLE, Bar(at_most=0)),

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from bench import bars, scale_figures
+from bench import bare_creates, bars, scale_figures
 from bench.compare import Comparison, interleaved
 from bench.figures import Figure, progress
 from bench.scale_cluster import (
@@ -72,6 +72,7 @@ class _Bench:
     template: Json = field(default_factory=dict)  # a session pod
     by_pools: list[Fill] = field(default_factory=list)
     by_daemon_sets: list[Fill] = field(default_factory=list)
+    bare_ms: list[float] = field(default_factory=list)  # before each fill by pools
 
     @property
     def deadline(self) -> float:
@@ -98,6 +99,9 @@ class _Bench:
 
     def fill_pools(self) -> float:
         """Until all session pods are ready; seconds. They stay."""
+        self.bare_ms.append(self.runner.run(bare_creates.cpu_ms(CONTEXT, self.template)))
+        progress(f"{self.shape.name}: a bare client's request for a pod: CPU ms: {self.bare_ms[-1]:.2f}")
+        time.sleep(_SETTLE_SECONDS)
         fill = self._fill(SESSION_POOLS, pools(self.shape))
         self.by_pools.append(fill)
         return fill.ready_seconds
@@ -195,7 +199,9 @@ def _measure(shape: Shape, quick: bool) -> list[Figure]:
             restart = scale_figures.Restart(again.started_seconds, again.memory_mb()[1], writes(again.metrics()))
         # Without a controller: what owns the pods is gone, and so are they.
         bench.empty(SESSION_POOLS, pools(shape))
-    return scale_figures.figures(shape, comparison, bench.by_pools, bench.by_daemon_sets, rest, most, restart)
+    return scale_figures.figures(
+        shape, comparison, bench.by_pools, bench.by_daemon_sets, bench.bare_ms, rest, most, restart
+    )
 
 
 def _compare(bench: _Bench) -> Comparison | None:

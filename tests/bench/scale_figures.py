@@ -78,12 +78,14 @@ def figures(
     comparison: Comparison | None,
     by_pools: Sequence[Fill],
     by_daemon_sets: Sequence[Fill],
+    bare_ms: Sequence[float],
     rest: AtRest,
     memory_mb: float,
     restart: Restart,
 ) -> list[Figure]:
     return [
         *_of_filling(shape, comparison, by_pools, by_daemon_sets),
+        *_of_cpu(shape, by_pools, by_daemon_sets, bare_ms),
         *_of_writes(shape, by_pools),
         *_of_reconciliations(shape, by_pools),
         *_of_rest(shape, rest),
@@ -112,14 +114,28 @@ def _of_filling(
             median_of(scale(shape.name, f"{who}: all pods ready"), [fill.ready_seconds for fill in fills], "s"),
             median_of(scale(shape.name, f"{who}: all pods created"), [fill.created_seconds for fill in fills], "s"),
         ]
-    found += [
+    return [
+        *found,
         median_of(scale(shape.name, "pools: Success"), [fill.success_seconds for fill in by_pools], "s"),
+    ]
+
+
+def _of_cpu(
+    shape: Shape, by_pools: Sequence[Fill], by_daemon_sets: Sequence[Fill], bare_ms: Sequence[float]
+) -> list[Figure]:
+    to_bare = [fill.cpu_ms[CONTROLLER] / bare for fill, bare in zip(by_pools, bare_ms, strict=True)]
+    api, daemon_sets = (
+        statistics.median(fill.cpu_ms[_API_SERVER] for fill in fills) for fills in (by_pools, by_daemon_sets)
+    )
+    return [
         _cpu(shape, bars.SCALE_CONTROLLER_CPU, by_pools, CONTROLLER),
+        median_of(scale(shape.name, "a bare client's request for a pod, its CPU"), bare_ms, "ms"),
+        median_of(scale(shape.name, bars.SCALE_CONTROLLER_TO_BARE), to_bare, "x"),
         _cpu(shape, "controller manager's CPU, a DaemonSet's pod filled", by_daemon_sets, _CONTROLLER_MANAGER),
         _cpu(shape, bars.SCALE_API_CPU, by_pools, _API_SERVER),
         _cpu(shape, "API server CPU, a DaemonSet's pod filled", by_daemon_sets, _API_SERVER),
+        figure(scale(shape.name, bars.SCALE_API_TO_DAEMON_SETS), api / daemon_sets, "x"),
     ]
-    return found
 
 
 def _cpu(shape: Shape, what: str, fills: Sequence[Fill], process: str) -> Figure:
