@@ -5,14 +5,6 @@ Pure text; agent.py writes it (with hold.lua beside it) and applies differences 
 Every answer that is made here is JSON with X-Request-Id, but for one kind: HAProxy 2.8 answers what it cannot parse as
 HTTP/1.1, and a head that does not come in time, with 400 and 408 pages that are compiled in (`http-error` does not
 count there; an empty `errorfile` would close without any answer). No call for a pool ever gets one of these.
-
-**The log line** is one JSON object per request, to stdout and to the ring that the agent reads. Without a session it
-waited `heldMs` in hold.lua and then `queueMs` in the queue (HAProxy's Tw; -1 when it never came there): the reader adds
-the two. `serviceMs` is the session's own Server-Timing, 0 when it sent none; `responseMs` the time until the head of
-its answer came (Tr, -1: none came); `end` HAProxy's termination state. HAProxy 2.8 knows that state only when it writes
-the line, not in its rules. So `outcome` is exact but for two cases, which the reader (requests.py) has to correct:
-    end[1] is "D" (in the middle of an answer) and end[0] is "C" or "c": client-gone; "S" or "s": died
-    `pool` is "" and `status` 400, 408, 500 or 501: invalid: not a request, or not all of it came, before any rule ran
 """
 
 from __future__ import annotations
@@ -25,6 +17,7 @@ from typing import Final
 
 from sessionpools.gateway.answers import POOL, SERVICE, answer, error_page, reply
 from sessionpools.gateway.backends import Allocation
+from sessionpools.gateway.logline import MOVED, log_format, outcome_rules
 from sessionpools.gateway.model import OpenSlot, Route
 
 __all__ = [
@@ -248,27 +241,6 @@ _NOT_UTF8: Final = (
 _ESCAPED: Final = r'regsub("\"","\\\\\"",g)'
 
 
-_MOVED: Final = "{ var(txn.reason) -m str moved }"  # by hold.lua
-
-
-def _number(name: str) -> str:
-    """A variable or 0; also for what ended before there was a stream, where a default of `var` does not count."""
-    return f'str(0),concat(,txn.{name}),regsub("^0\\\\B",)'
-
-
-def _log_line() -> str:
-    milliseconds = "".join(f"%[date(0,ms),div({unit}),mod(10)]" for unit in (100, 10, 1))
-    names = "".join(f'"{name}":"%[var(txn.{name},)]",' for name in ("namespace", "service", "version", "pool"))
-    held, service = _number("held_ms"), _number("service_ms")
-    outcome = 'str(client-gone),concat(,txn.outcome),regsub("^client-gone(?=.)",)'
-    return (
-        f'%{{-M}}o{{"time":"%[date,utime(%Y-%m-%dT%H:%M:%S)].{milliseconds}Z","requestId":"%[var(txn.id,)]",'
-        f'"principal":"","heldMs":%[{held}],{names}"node":"%[var(txn.node,)]","session":"%[var(txn.session,)]",'
-        f'"queueMs":%Tw,"serviceMs":%[{service}],"responseMs":%Tr,"status":%ST,'
-        f'"outcome":"%[{outcome}]","end":"%ts"}}'
-    )
-
-
 def _frontend(settings: Settings) -> str:
     directory = settings.directory
     tls = f" ssl crt {settings.tls_certificate} ssl-min-ver TLSv1.2 alpn http/1.1" if settings.tls_certificate else ""
@@ -344,9 +316,18 @@ def _frontend(settings: Settings) -> str:
             "Retry-After 5",
         ),
         "http-request return status 503 if { var(txn.reason) -m str client-gone }",  # nobody reads it
-        f"http-request set-log-level silent if {_MOVED}",  # the other process writes the line
-        f"use_backend {SUCCESSOR} if {_MOVED}",
+        f"http-request set-log-level silent if {MOVED}",  # the other process writes the line
+        f"use_backend {SUCCESSOR} if {MOVED}",
         "use_backend %[var(txn.backend)]",
+    ]
+    standby = f"str({STANDBY}),map_str({directory}/pools.map)"
+    after = [
+        "http-after-response set-var(txn.id) uuid() unless { var(txn.id) -m found }",
+        "http-after-response set-header X-Request-Id %[var(txn.id)]",
+        # A process that ends (a reload, a pod's deletion) leaves idle connections open, and asks who calls on one to
+        # make another. Closed by us, some would have a call on its way: 10 of 4,671 calls in six reloads, now none.
+        # A gateway that lost its part to another while callers were connected sends them there in the same way.
+        f"http-after-response set-header Connection close if {{ stopping }} || {{ {standby} -m found }}",
     ]
     return f"""\
 frontend gateway from common
@@ -354,42 +335,10 @@ frontend gateway from common
     bind unix@{directory}/successor.sock mode 600
     option http-buffer-request
     log global
-    log-format '{_log_line()}'
+    log-format '{log_format()}'
     {_lines(rules)}
-    {_lines(_after_response(f"{directory}/pools.map"))}
+    {_lines([*after, *outcome_rules()])}
 """
-
-
-def _after_response(pools_map: str) -> list[str]:
-    """For every answer, HAProxy's own ones included: who answered, the outcome where no rule has said it, the id."""
-    unsaid = "!{ var(txn.outcome) -m found }"
-    standby = f"str({STANDBY}),map_str({pools_map})"
-    return [
-        "http-response set-var(txn.outcome) str(ok) if { status lt 300 }",
-        "http-response set-var(txn.outcome) str(refused) unless { status lt 300 }",
-        "http-response set-var(txn.service_ms) res.fhdr(server-timing),field(2,=) "
-        "if { res.fhdr(server-timing) -m reg ^session;dur=[0-9]{1,12}\\.[0-9]{1,6}$ }",
-        "http-after-response set-var(txn.id) uuid() unless { var(txn.id) -m found }",
-        "http-after-response set-header X-Request-Id %[var(txn.id)]",
-        # A process that ends (a reload, a pod's deletion) leaves idle connections open, and asks who calls on one to
-        # make another. Closed by us, some would have a call on its way: 10 of 4,671 calls in six reloads, now none.
-        # A gateway that lost its part to another while callers were connected sends them there in the same way.
-        f"http-after-response set-header Connection close if {{ stopping }} || {{ {standby} -m found }}",
-        # No other process listens: the gateway ends.
-        f"http-after-response set-log-level info if {unsaid} {_MOVED}",
-        f"http-after-response set-var(txn.outcome) str(no-session) if {unsaid} {_MOVED}",
-        "http-after-response set-var(txn.node) srv_name,field(1,:)",
-        "http-after-response set-var(txn.session) srv_name,field(2,:,0)",
-        f"http-after-response set-var(txn.outcome) str(died) if {unsaid} {{ status 502 }}",
-        f"http-after-response set-var(txn.outcome) str(timeout) if {unsaid} {{ status 504 }}",
-        f"http-after-response set-var(txn.outcome) str(queue-full) if {unsaid} {{ status 429 }}",
-        f"http-after-response set-var(txn.outcome) str(unknown) if {unsaid} {{ status 404 }}",
-        f"http-after-response set-var(txn.outcome) str(no-pool) if {unsaid} {{ var(txn.backend) -m str -- - }}",
-        f"http-after-response set-var(txn.outcome) var(txn.reason) if {unsaid} {{ status 503 }}",  # of hold.lua
-        f"http-after-response set-var(txn.outcome) str(no-session) if {unsaid} {{ status 503 }} {{ srv_id gt 0 }}",
-        f"http-after-response set-var(txn.outcome) str(queue-timeout) if {unsaid} {{ status 503 }}",
-        f"http-after-response set-var(txn.outcome) str(invalid) if {unsaid} !{{ var(txn.request_ms) -m found }}",
-    ]
 
 
 def _successor(settings: Settings) -> str:

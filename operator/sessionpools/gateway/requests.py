@@ -1,7 +1,7 @@
 """Counts the requests that HAProxy has answered: from its log lines to Prometheus metrics, with no Python in a request.
 
 HAProxy's ring connects to a unix socket and sends each log line as a frame: its length in decimal, a space, the line
-(RFC 6587, octet counting). A line is one JSON object whose members come in the order of the log-format in config.py.
+(RFC 6587, octet counting). A line is one JSON object whose members come in the order of the log-format in logline.py.
 One regular expression runs over all whole frames of a read and a Counter merges what is alike; JSON is decoded only
 for names that are new. Measured on a busy machine, lines of 340 bytes in reads of 64 KiB: 4 µs a line when most are
 alike, 7 µs when hardly any are, where json.loads alone takes 8 µs or more. A line that is no request (a notice of
@@ -303,8 +303,8 @@ async def listen(path: Path, metrics: RequestMetrics, mode: int = 0o660) -> List
 
 
 def _outcome(said: str, pool: bytes, status: bytes, end: bytes) -> str:
-    """The outcome, with what HAProxy's rules can not know (see config.py): how an answer ended that had begun, and what
-    became of a request that ended before any rule ran."""
+    """The outcome, with what HAProxy's rules can not know (see logline.py): how an answer ended that had begun, and
+    what became of a request that ended before any rule ran."""
     if end[1:] == b"D" and end[:1] in b"CcSs":
         return "client-gone" if end[:1] in b"Cc" else "died"
     if not pool and status in _INVALID:
