@@ -228,6 +228,20 @@ async def test_pods_that_leave_are_waited_for_and_the_pool_is_not_called_stalled
     assert not [reason for type_, reason in witness.reasons if type_ == "Stalled"]
 
 
+@pytest.mark.parametrize("surge", [0, 1])
+async def test_idle_sessions_go_before_busy_ones(sim: Simulation, surge: int) -> None:
+    """Also the very first, which goes before there is a new one. With nothing known, the highest slot would go."""
+    await filled(sim, initial=2, maximum=2, update={"maxSurge": surge, "maxUnavailable": 1})
+    old = sim.pods()
+    busy = {pod["metadata"]["name"] for pod in old if pod["metadata"]["labels"][names.LABEL_SLOT] == "1"}
+    sim.pods_say.busy = busy
+    sim.kubelet.fate = lambda pod: Ready() if pod in old else NeverReady()
+    change_code(sim)
+    await sim.until(lambda: len(sim.pods()) == 4 + 2 * surge, "one old session of each node has gone")
+    await sim.comes_to_rest()
+    assert {pod["metadata"]["name"] for pod in sim.ready_pods()} == busy
+
+
 async def test_an_image_that_is_no_longer_named_is_left_for_the_default_one(sim: Simulation) -> None:
     await filled(sim)
     sim.edit_service(image="registry.example/mine:1")

@@ -18,7 +18,7 @@ from sessionpools.kube.podclient import PodClient
 __all__ = ["Inquiry"]
 
 BACKOFF_AT_MOST_SECONDS = 300.0
-AT_ONCE = 16  # pods that are asked in one run: if all of them are silent it takes a second
+AT_ONCE = 64  # pods that are asked in one run: if all of them are silent it takes a second all the same
 
 
 @dataclass(slots=True)

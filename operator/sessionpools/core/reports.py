@@ -23,8 +23,8 @@ def reports_wanted(
     """Pods whose report decides something now and is missing or out of date; none while nothing changes.
 
     Starting ones for the phase that runs (one a node); one ready pod of the revision for what its warm-up found;
-    Process pods until they have taken over the pool's sizes; where sessions have to go, all of the node, to spare busy
-    ones. `sessions` is how many pods each node should have, where demand decides it.
+    Process pods until they have taken over the pool's sizes; where sessions have to go, also for a rollout, all of the
+    node, to spare busy ones. `sessions` is how many pods each node should have, where demand decides it.
     """
     reachable = [pod for pod in pods if pod.alive and pod.started and pod.address]
     starting = {pod.owner.node: pod for pod in reachable if not pod.ready and not pod.failure}
@@ -35,7 +35,7 @@ def reports_wanted(
         wanted[current[0].uid] = None
     several = [pod for pod in ready if isolation_of(pool, pod) is Isolation.PROCESS]
     wanted.update(dict.fromkeys(pod.uid for pod in several if not _settled(pool, known.get(pod.uid))))
-    wanted.update(dict.fromkeys(pod.uid for pod in _on_crowded_nodes(ready, sessions or {}, pods_wanted(pool))))
+    wanted.update(dict.fromkeys(pod.uid for pod in _on_crowded_nodes(pool, revision, ready, sessions or {})))
     return [pod for pod in reachable if pod.uid in wanted]
 
 
@@ -48,8 +48,21 @@ def _settled(pool: SessionPool, report: SessionReport | None) -> bool:
     )
 
 
-def _on_crowded_nodes(ready: Iterable[PodView], sessions: Mapping[str, int], wanted: int) -> list[PodView]:
+def _on_crowded_nodes(
+    pool: SessionPool, revision: str, ready: Iterable[PodView], sessions: Mapping[str, int]
+) -> list[PodView]:
+    """Those of nodes that have more than they are to keep; a single one leaves no choice."""
     by_node: dict[str, list[PodView]] = {}
     for pod in ready:
         by_node.setdefault(pod.owner.node, []).append(pod)
-    return [pod for node, found in by_node.items() if len(found) > sessions.get(node, wanted) for pod in found]
+    wanted, may_lack = pods_wanted(pool), pool.spec.update.max_unavailable
+    return [
+        pod
+        for node, found in by_node.items()
+        if len(found) > 1 and len(found) > sessions.get(node, wanted) - may_lack * _has_old(found, revision)
+        for pod in found
+    ]
+
+
+def _has_old(pods: Iterable[PodView], revision: str) -> bool:
+    return any(pod.owner.revision != revision for pod in pods)

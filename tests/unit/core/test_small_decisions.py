@@ -136,6 +136,22 @@ class TestReports:
         pods = [pod(t, p, s) for s in range(3)]
         assert reports_wanted(p, t.revision.name, pods, {}) == pods
 
+    def test_where_a_rollout_may_leave_fewer_than_are_wanted_old_ones_are_asked_before_any_goes(self) -> None:
+        p = pool(3, 4, update={"maxSurge": 0, "maxUnavailable": 1})
+        t = target_of(p)
+        old, left = ([pod(t, p, s, revision="old") for s in range(count)] for count in (3, 2))
+        assert reports_wanted(p, t.revision.name, old, {}) == old
+        assert reports_wanted(p, t.revision.name, left, {}) == []  # the next new one has to be ready first
+        new = pod(t, p, 2)
+        known = {new.uid: SessionReport(1, 0, "ready", 0.0, 1, 1)}
+        assert reports_wanted(p, t.revision.name, [*left, new], known) == [*left, new]
+
+    def test_where_there_is_no_choice_nobody_is_asked(self) -> None:
+        p = pool(1, 4, update={"maxSurge": 0, "maxUnavailable": 1})
+        t = target_of(p)
+        old = [pod(t, p, 0, on=f"worker-{n}", revision="old") for n in range(3)]
+        assert reports_wanted(p, t.revision.name, old, {}) == []
+
     def test_sessions_that_demand_asked_for_do_not_have_to_go(self) -> None:
         p = pool(1, 4)
         t = target_of(p)
