@@ -273,6 +273,7 @@ def test_a_node_that_is_tainted_by_its_condition_gets_no_session_until_it_is_ove
             wait_for(lambda: _taints(worker), 20, "the node is tainted")
             assert evict(victim).returncode == 0
             wait_for(said, 30, "the row says why it gets no session")
+            wait_for(lambda: pool.condition("Ready").get("reason") == "NodeTainted", 10, "and so does the condition")
             assert pool.pods(worker) == []
             network_unavailable({"status": "False", "reason": "Test", "message": "over"})
             well_again(pool, AT_ONCE_SECONDS)

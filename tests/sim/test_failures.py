@@ -311,12 +311,35 @@ async def test_a_node_under_pressure_gets_no_session_until_it_is_over_and_the_ot
     one = min(pressed)
     sim.kubelet.fate = lambda pod: Evicted() if pod["metadata"]["uid"] == one else Ready()
     made = len(creations(sim))
-    await sim.until(lambda: row(sim, "worker-1")["message"].startswith("NodeTainted"))
+    await sim.until(lambda: row(sim, "worker-1")["message"].startswith("NodePressure"))
     await sim.comes_to_rest()
     assert (row(sim, "worker-1")["ready"], row(sim, "worker-2")["state"]) == (1, "Success")
+    assert (stalled(sim), sim.condition("Ready")["reason"]) == ("Evicted", "Evicted")
+    assert warnings(sim) == {"Evicted": 1}
     assert len(creations(sim)) == made
     sim.server.store.edit(NODES, "worker-1", {"spec": {"taints": None}})
     await sim.until(lambda: len(sim.ready_pods()) == 4, seconds=1.0 + AT_ONCE_SECONDS)
+    await well_again(sim, AT_ONCE_SECONDS)
+    assert warnings(sim) == {"Evicted": 1}
+
+
+async def test_a_pool_that_lacks_sessions_because_of_a_nodes_pressure_is_stalled_for_that_and_no_rollout_failed(
+    sim: Simulation,
+) -> None:
+    sim.apply(sim.service(), sim.pool(initial=2))
+    await sim.until_success()
+    taint = {"key": "node.kubernetes.io/disk-pressure", "effect": "NoSchedule"}
+    sim.server.store.edit(NODES, "worker-1", {"spec": {"taints": [taint]}})
+    sim.server.store.delete(PODS, sim.pods(node="worker-1")[0]["metadata"]["name"], NAMESPACE)
+    sim.edit_service(code={"inline": {"service.py": "x = 2"}})
+    await sim.until(lambda: stalled(sim) == "NodePressure")
+    await sim.until(lambda: sim.status()["sessions"]["updated"] == 2, "the other node has the new revision")
+    await sim.comes_to_rest()
+    assert (stalled(sim), sim.condition("Ready")["reason"]) == ("NodePressure", "NodePressure")
+    assert "node worker-1: NodePressure: the node has the taint" in sim.condition("Stalled")["message"]
+    assert warnings(sim) == {"NodePressure": 1}
+    sim.server.store.edit(NODES, "worker-1", {"spec": {"taints": None}})
+    await sim.until(lambda: sim.status()["sessions"]["updated"] == 4)
     await well_again(sim, AT_ONCE_SECONDS)
 
 

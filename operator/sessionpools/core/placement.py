@@ -7,16 +7,21 @@ from typing import Final
 from sessionpools.api.v1alpha1 import Placement, Toleration
 from sessionpools.core.model import NodeView, Taint
 
-__all__ = ["Place", "place"]
+__all__ = ["NODE_PRESSURE", "Place", "place"]
 
 # Taints that Kubernetes sets and takes away by itself as a node's condition changes. They say "no new pods now", not
 # "this is no node for the pool".
 _LIFECYCLE: Final = "node.kubernetes.io/"
+# Of these, the ones that say that the node is short of something: memory, disk or process ids. Others pass by
+# themselves within a moment, as a node joins.
+_PRESSURE: Final = "-pressure"
+NODE_PRESSURE: Final = "NodePressure"
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a node is to a pool. `closed` says in a sentence why it gets no new sessions now; "" if it does."""
+    """What a node is to a pool. `closed` says why it gets no new sessions now, of a compute node as "Reason: sentence";
+    "" if it does."""
 
     node: NodeView
     compute_node: bool  # sessions belong here
@@ -49,6 +54,8 @@ def _closed(node: NodeView, bars: Iterable[Taint]) -> str:
     if not node.schedulable:
         return "Cordoned: the node is cordoned and gets no new sessions"
     for taint in bars:
+        if taint.key.endswith(_PRESSURE):
+            return f"{NODE_PRESSURE}: the node has the taint {taint.key} and gets no new sessions until that is over"
         return f"NodeTainted: the node has the taint {taint.key} and gets no new sessions"
     return ""
 

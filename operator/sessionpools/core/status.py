@@ -25,7 +25,7 @@ from sessionpools.api.v1alpha1 import (
 from sessionpools.core.holds import QUOTA_EXCEEDED
 from sessionpools.core.limits import NODE_LIMIT_REACHED
 from sessionpools.core.model import Failure, PodView, SessionReport
-from sessionpools.core.placement import Place
+from sessionpools.core.placement import NODE_PRESSURE, Place
 from sessionpools.core.plan import pods_wanted
 from sessionpools.core.sessions import ready_sessions, sessions_wanted
 from sessionpools.core.target import Blocked, Target
@@ -153,6 +153,8 @@ def _row(seen: Observation, name: str, pods: Sequence[PodView]) -> _Row:
     deleted = seen.pool.metadata.deletion_timestamp is not None or _retired(seen.target)
     state = State.SUCCESS if enough and not deleted else missing
     message = "" if state is State.SUCCESS and not failure else _message(seen, place, held, failure)
+    if wanted and place is not None and place.counts and place.closed and state is not State.SUCCESS:
+        failure = failure or _closed(place)
     # What fails beyond initialPoolSize is said here and is no condition of the pool, which has what was asked for.
     if wanted and seen.pool.spec.isolation is Isolation.POD and len(current) >= max(desired, 1):
         failure = None
@@ -188,6 +190,11 @@ def _failure(seen: Observation, node: str, pods: Sequence[PodView]) -> Failure |
     if first not in current and isinstance(seen.target, Target):
         return replace(first.failure, lasts=False)
     return _unless_others_leave(seen, node, first.failure, pods)
+
+
+def _closed(place: Place) -> Failure:
+    reason = place.closed.partition(":")[0]
+    return Failure(reason, place.closed, lasts=reason == NODE_PRESSURE)
 
 
 def _unless_others_leave(seen: Observation, node: str, failure: Failure, pods: Sequence[PodView]) -> Failure:
@@ -299,7 +306,7 @@ def _stalled(seen: Observation, rows: Sequence[_Row], failing: _Row | None) -> F
     if not (failing and failing.failure and failing.failure.lasts):
         return None
     update, message = seen.pool.spec.update, _of_node(failing)
-    if not failing.outdated:
+    if not failing.outdated or failing.failure.reason == NODE_PRESSURE:
         return Failure(failing.failure.reason, message)
     if update.max_surge and _no_room(failing.failure):
         limited = failing.failure.reason == NODE_LIMIT_REACHED

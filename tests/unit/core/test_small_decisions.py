@@ -80,8 +80,13 @@ class TestPlacement:
         found = place(
             pool().spec.placement, node(taints=(Taint("node.kubernetes.io/memory-pressure", "", "NoSchedule"),))
         )
-        assert found.compute_node
-        assert "memory-pressure" in found.closed
+        assert (found.compute_node, found.counts) == (True, True)
+        assert found.closed.startswith("NodePressure: the node has the taint node.kubernetes.io/memory-pressure")
+
+    def test_a_taint_of_a_node_that_joins_is_no_pressure(self) -> None:
+        taint = Taint("node.kubernetes.io/network-unavailable", "", "NoSchedule")
+        found = place(pool().spec.placement, node(taints=(taint,)))
+        assert found.closed.startswith("NodeTainted: the node has the taint node.kubernetes.io/network-unavailable")
 
     def test_prefer_no_schedule_is_only_a_preference(self) -> None:
         assert place(pool().spec.placement, node(taints=(Taint("a", "", "PreferNoSchedule"),))).closed == ""
