@@ -18,6 +18,7 @@ from sessionpools.controller import news, nodes, shell
 from sessionpools.controller.config import Config, ConfigError
 from sessionpools.controller.store import Key, Kind
 from sessionpools.kube.protocol import LEASES, NODES, SESSION_POOLS, WEB_SERVICES
+from support.apiserver_faults import Request
 from support.simulation import NAMESPACE, Simulation
 
 HOME = "session-pools"
@@ -55,6 +56,8 @@ contexts: [{{name: c, context: {{cluster: c, user: u}}}}]
 current-context: c
 """)
         yield made
+        did = {request.verb for request in of_kopf(made)}
+        assert did <= {"get", "list", "watch"}, "kopf's client writes nothing: only the leader does, with its own"
 
 
 def config(name: str = "a", **fields: Any) -> Config:
@@ -73,11 +76,12 @@ async def running(settings: Config) -> AsyncIterator[asyncio.Task[None]]:
         await asyncio.gather(task, return_exceptions=True)
 
 
+def of_kopf(cluster: Cluster) -> list[Request]:
+    return [request for request in cluster.server.requests if request.user_agent.startswith("kopf/")]
+
+
 def kopf_asked(cluster: Cluster, verb: str, resource: Any = SESSION_POOLS) -> int:
-    return sum(
-        request.verb == verb and request.resource == resource and request.user_agent.startswith("kopf/")
-        for request in cluster.server.requests
-    )
+    return sum(request.verb == verb and request.resource == resource for request in of_kopf(cluster))
 
 
 def holder(cluster: Cluster) -> str:
