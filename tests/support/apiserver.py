@@ -158,6 +158,12 @@ class ApiServer:
         self.store.thaw_lists()
         self.store.history.resume(lost=lost)
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether nothing is held back, no request will fail or be slow, and every client can know what there is."""
+        pending = any(fault.times > 0 for fault in self._faults) or any(each.left > 0 for each in self._breaks)
+        return not (pending or self.store.history.paused or self.store.frozen)
+
     def replay(self, resource: Resource, count: int = 1) -> None:
         """Send the latest events of `resource` to its watches once more."""
         self.store.history.replay(resource, count)

@@ -24,6 +24,7 @@ from sessionpools.kube.protocol import NODES, PODS, SESSION_POOLS, WEB_SERVICES
 from support.apiserver import ApiServer
 from support.apiserver_objects import Json
 from support.kubelet import Kubelet, make_node
+from support.oracle import unlike_what_there_is
 
 NAMESPACE = "demo"
 PACE = Pace(
@@ -207,8 +208,27 @@ class Simulation:
         return len(self.server.writes()) - before
 
     async def comes_to_rest(self, within_seconds: float = 5.0, for_seconds: float = 0.4) -> None:
-        """Nothing is written any more: the last write follows within `within_seconds`."""
+        """Nothing is written any more: the last write follows within `within_seconds`. Every status is what there is
+        then (support.oracle), if there is a controller that hears of it."""
         end = time.monotonic() + within_seconds
         while await self.quiet(for_seconds):
             if time.monotonic() > end:
                 raise AssertionError(f"still writing after {within_seconds} s: {self.server.writes()[-3:]}")
+        if not self._controller or not self.server.is_heard:
+            return
+        while self.untrue():
+            if time.monotonic() > end + for_seconds:
+                raise AssertionError("\n".join(["no status should say what is not so:", *self.untrue()]))
+            await asyncio.sleep(0.01)
+
+    def untrue(self) -> list[str]:
+        """Where the status of a pool that the controller serves is not what there is."""
+        store, config = self.server.store, self.config
+        if config.nodes:
+            return []  # it does not read them
+        served = [pool for pool in store.all(SESSION_POOLS) if _serves(config, pool["metadata"]["namespace"])]
+        return [line for pool in served for line in unlike_what_there_is(store, pool, config.session_image)]
+
+
+def _serves(config: Config, namespace: str) -> bool:
+    return namespace not in config.ignored_namespaces and (not config.namespaces or namespace in config.namespaces)
