@@ -4,7 +4,6 @@ namespaces only.
 
 import asyncio
 import contextlib
-import json
 import random
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
@@ -17,6 +16,8 @@ from sessionpools.kube.protocol import NODES, PODS, SESSION_POOLS, WEB_SERVICES
 from support.apiserver_faults import Request
 from support.apiserver_objects import Json
 from support.demand_world import Gateway
+from support.life import SEED
+from support.node_limit import beyond_the_limit
 from support.simulation import NAMESPACE, Simulation
 
 OTHER = "other"
@@ -112,28 +113,10 @@ async def test_pools_that_come_at_the_same_moment_have_no_more_than_the_limit_be
 async def test_whatever_pools_of_many_namespaces_do_no_session_is_made_beyond_the_limit_and_all_that_fit_are(
     seed: int,
 ) -> None:
-    rng, limit = random.Random(seed), 8
+    rng, limit = random.Random(f"{SEED}{seed}"), 8
     sim = Tenants()
     sim.limited_to(limit)
-    beyond: list[tuple[str, int]] = []
-
-    def slots(pod: Json) -> int:
-        found = json.loads(pod["metadata"]["annotations"][names.ANNOTATION_SETTINGS])["maxPoolSize"]
-        assert isinstance(found, int)
-        return found
-
-    def judge(request: Request) -> None:
-        if request.resource is not PODS or request.verb not in ("create", "patch"):
-            return
-        standing = {pod["metadata"]["name"]: slots(pod) for pod in sim.server.store.all(PODS)}
-        before, named = sum(standing.values()), request.name or request.body["metadata"]["name"]
-        after = before - standing.get(named, 0) + slots(request.body)
-        if named in standing and request.verb == "create":
-            return  # AlreadyExists
-        if after > max(limit, before):
-            beyond.append((named, after))
-
-    sim.server.on_write.append(judge)
+    beyond = beyond_the_limit(sim.server, limit)
     async with sim:
         sim.add_node(NODE)
         there: dict[str, str] = {}

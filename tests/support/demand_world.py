@@ -81,6 +81,12 @@ class DemandWorld(Simulation):
         await self.until(lambda: self.status().get("state") == "Success")
         await self.asks(0, 0)
 
+    def hear_the_gateway(self) -> None:
+        """Controllers that start from now on do; its port is known."""
+        selector = ",".join(f"{key}={value}" for key, value in LABELS.items())
+        port = self.gateway.port
+        self.config = replace(self.config, pod_namespace=HOME, gateway_selector=selector, gateway_port=port)
+
     def activate(self, name: str = "gateway-0") -> None:
         """A gateway pod becomes the active one."""
         body = {"metadata": {"name": name, "labels": LABELS}, "spec": {"containers": [{"name": "agent"}]}}
@@ -96,9 +102,9 @@ class DemandWorld(Simulation):
         ready = [pod for pod in self.ready_pods() if pod["metadata"]["namespace"] == NAMESPACE]
         return dict(Counter(pod["metadata"]["labels"][names.LABEL_REVISION] for pod in ready))
 
-    def sessions(self) -> list[Json]:
-        """Session pods that are not leaving."""
-        return [pod for pod in self.pods() if pod["metadata"]["namespace"] == NAMESPACE]
+    def sessions(self, *, alive: bool = True) -> list[Json]:
+        """Session pods; `alive`: that are not leaving."""
+        return [pod for pod in self.pods(alive=alive) if pod["metadata"]["namespace"] == NAMESPACE]
 
     def ready_on(self, node: str) -> list[Json]:
         return [p for p in self.ready_pods() if p["metadata"].get("annotations", {}).get(names.ANNOTATION_NODE) == node]
@@ -118,8 +124,7 @@ class DemandWorld(Simulation):
 async def demand_world() -> AsyncIterator[DemandWorld]:
     async with Gateway() as gateway:
         sim = DemandWorld(gateway)
-        selector = ",".join(f"{key}={value}" for key, value in LABELS.items())
-        sim.config = replace(sim.config, pod_namespace=HOME, gateway_selector=selector, gateway_port=gateway.port)
+        sim.hear_the_gateway()
         async with sim:
             for worker in WORKERS:
                 sim.add_node(worker)

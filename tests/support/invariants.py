@@ -5,7 +5,9 @@
     assert not invariants.broken
 
 - No slot has two live pods.
-- A session pod is created only where, leaving ones included, no more than maxPoolSize + maxSurge of its pool stand.
+- A session pod is created only where, leaving ones included, no more than maxPoolSize + maxSurge of its pool stand; of
+  Process pods one, and one of surge.
+- A gateway that sees what there is has no more than maxPoolSize slots of a pool open on a node.
 - The controller deletes no ready pod below initialPoolSize - maxUnavailable of its node, and none with less grace than
   its last call may take.
 
@@ -29,6 +31,7 @@ from sessionpools.core.pods import grace_seconds
 from sessionpools.kube.protocol import NODES, PODS, SESSION_POOLS, WEB_SERVICES
 from support.apiserver_faults import Request
 from support.apiserver_objects import Json, Refused
+from support.open_slots import open_slots
 from support.simulation import Simulation
 from support.tally import TALLY
 
@@ -47,8 +50,9 @@ class _Past:
 class Invariants:
     """Judges from now on."""
 
-    def __init__(self, sim: Simulation, *, lag_seconds: float = 0.2) -> None:
+    def __init__(self, sim: Simulation, *, lag_seconds: float = 0.2, watches: int = WATCHES) -> None:
         self.broken: list[str] = []
+        self._watches = watches
         self._lag = lag_seconds
         self._server = sim.server
         self._store = sim.server.store
@@ -76,10 +80,12 @@ class Invariants:
             self._nodes_at = now
         elif change.resource is SESSION_POOLS and change.after is not None:
             self._remember_spec(change.after, now)
-        elif change.resource is PODS:
+        elif change.resource is PODS and _is_session_pod(change.after or change.before):
             self._remember_readiness(change, now)
             if change.before is None:
                 self._created(pod_view(change.after), now)
+        if change.resource in (PODS, SESSION_POOLS, WEB_SERVICES):
+            self._opened()
         TALLY.add("changes of objects")
         TALLY.saw(self._state())
 
@@ -104,7 +110,7 @@ class Invariants:
             self._deleted.add(pod.uid)
 
     def _look_at_the_watches(self, now: float) -> None:
-        if self._store.history.paused or self._server.watches < WATCHES:
+        if self._store.history.paused or self._server.watches < self._watches:
             self._blind_at = now
         if self._store.frozen:
             self._frozen_at = now
@@ -148,6 +154,19 @@ class Invariants:
         standing = [other.name for other in beside if not other.ended]
         if specs and len(standing) > most and now - self._frozen_at > self._lag:
             self.broken.append(f"on {pod.owner.node} stand {', '.join(standing)}: more than {most}")
+        if pod.owner.isolation is Isolation.PROCESS:
+            alike = [o.name for o in beside if not o.ended and o.owner.isolation is Isolation.PROCESS]
+            surge = min(max((spec.spec.update.max_surge for spec in specs), default=0), 1)
+            if specs and len(alike) > 1 + surge and now - self._frozen_at > self._lag:
+                self.broken.append(f"on {pod.owner.node} stand the Process pods {', '.join(alike)}: not {1 + surge}")
+
+    def _opened(self) -> None:
+        """As the pools are now: there is nothing that this gateway is late with."""
+        most = {pool["metadata"]["uid"]: pool["spec"]["maxPoolSize"] for pool in self._store.all(SESSION_POOLS)}
+        for (pool, node), count in open_slots(self._store, self._pods()).items():
+            TALLY.add("judgements of the slots that are open on a node")
+            if count > most[pool]:
+                self.broken.append(f"{count} slots of a pool are open on {node}: more than {most[pool]}")
 
     def _grace(self, body: Json, given: int | None) -> None:
         """Its own, or what the pool's drainTimeoutSeconds says by now."""
@@ -174,7 +193,7 @@ class Invariants:
             if other.until >= now - self._lag
             and uid != pod.uid
             and uid not in self._deleted
-            and other.value.owner.node == pod.owner.node
+            and (other.value.owner.pool_uid, other.value.owner.node) == (pod.owner.pool_uid, pod.owner.node)
         ]
         left = sum(most if other.owner.isolation is Isolation.PROCESS else 1 for other in beside)
         if left < floor:
@@ -191,14 +210,15 @@ class Invariants:
     def _state(self) -> tuple[Any, ...]:
         """Of the pool: all that decides what happens to it, without names and numbers that go up for ever."""
         pools = self._store.all(SESSION_POOLS)
-        revision = (pools[0].get("status") or {}).get("revision", "") if pools else ""
+        revisions = {(pool.get("status") or {}).get("revision") for pool in pools}
         nodes = {body["metadata"]["name"]: str(body["spec"].get("taints")) for body in self._store.all(NODES)}
         pods = sorted(
             (
                 nodes.get(pod.owner.node, "gone"),
                 pod.owner.node,
                 pod.owner.slot,
-                pod.owner.revision == revision,
+                pod.owner.pool,
+                pod.owner.revision in revisions,
                 str(pod.owner.isolation),
                 (pod.ready, pod.deleting, pod.ended, pod.started),
                 pod.failure.reason if pod.failure else "",
@@ -208,7 +228,11 @@ class Invariants:
         return (*(_sizes(body) for body in pools), tuple(sorted(nodes.items())), tuple(pods))
 
     def _pods(self) -> Iterator[PodView]:
-        return (pod_view(body) for body in self._store.all(PODS))
+        return (pod_view(body) for body in self._store.all(PODS) if _is_session_pod(body))
+
+
+def _is_session_pod(pod: Json) -> bool:
+    return names.LABEL_POOL_UID in (pod["metadata"].get("labels") or {})
 
 
 def _serves(pod: PodView) -> bool:

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 
 from sessionpools.api import names
 from sessionpools.api.v1alpha1 import Isolation, SessionPool, SessionPoolStatus, WebService
@@ -12,11 +13,11 @@ from sessionpools.core.status import Observation, pool_status
 from sessionpools.core.target import target
 from sessionpools.kube.protocol import NODES, PODS, SESSION_POOLS, WEB_SERVICES
 from support.apiserver_objects import Json
-from support.simulation import Simulation
+from support.simulation import NAMESPACE, Simulation
 
 
-def pool_of(sim: Simulation) -> SessionPool:
-    return SessionPool.model_validate(sim.server.store.all(SESSION_POOLS)[0])
+def pool_of(sim: Simulation, name: str = "score") -> SessionPool:
+    return SessionPool.model_validate(sim.server.store.get(SESSION_POOLS, name, NAMESPACE))
 
 
 def places(sim: Simulation, pool: SessionPool) -> dict[str, Place]:
@@ -24,11 +25,12 @@ def places(sim: Simulation, pool: SessionPool) -> dict[str, Place]:
     return {node.name: place(pool.spec.placement, node) for node in nodes}
 
 
-async def status_by_truth(sim: Simulation) -> SessionPoolStatus:
-    """The status that the pool should have now; where nothing has changed for a while, it should be the one it has."""
+async def status_by_truth(sim: Simulation, name: str = "score") -> SessionPoolStatus:
+    """The status that the pool should have now; where nothing has changed for a while, it should be the one it has. The
+    controller's own decisions make it: that they are right is for `support.oracle` to say, which knows no messages."""
     store = sim.server.store
-    pool = pool_of(sim)
-    pods = [pod_view(body) for body in store.all(PODS)]
+    pool = pool_of(sim, name)
+    pods = [pod_view(body) for body in store.all(PODS, NAMESPACE)]
     pods = [pod for pod in pods if pod.owner.pool_uid == pool.metadata.uid]
     holding = {pod.owner.node for pod in pods}
     services = [WebService.model_validate(body) for body in store.all(WEB_SERVICES)]
@@ -45,19 +47,19 @@ async def status_by_truth(sim: Simulation) -> SessionPoolStatus:
     )
 
 
-def unlike_the_spec(sim: Simulation) -> list[str]:
+def unlike_the_spec(sim: Simulation, name: str = "score") -> list[str]:
     """What is not as the spec says, on a cluster whose nodes are well; nothing: all is."""
-    pool = pool_of(sim)
-    there = {name: p for name, p in places(sim, pool).items() if p.compute_node}
+    pool = pool_of(sim, name)
+    there = {node: p for node, p in places(sim, pool).items() if p.compute_node}
     wanted = pods_wanted(pool)
     sessions = pool.spec.initial_pool_size if wanted else 0
-    held = Counter(_node(pod) for pod in sim.pods(alive=False))
-    ready = Counter(_node(pod) for pod in sim.ready_pods())
-    status = sim.status()
+    held = Counter(_node(pod) for pod in _of(name, sim.pods(alive=False)))
+    ready = Counter(_node(pod) for pod in _of(name, sim.ready_pods()))
+    status = sim.status(name)
     found = [
-        f"{name} has {held[name]} pods, {ready[name]} of them ready, and not {wanted}"
-        for name in there.keys() | held.keys()
-        if not held[name] == ready[name] == (wanted if name in there else 0)
+        f"{name} has {held[node]} pods on {node}, {ready[node]} of them ready, and not {wanted}"
+        for node in there.keys() | held.keys()
+        if not held[node] == ready[node] == (wanted if node in there else 0)
     ]
     expected = {
         "state": "Success" if there else "NotFound",
@@ -68,11 +70,11 @@ def unlike_the_spec(sim: Simulation) -> list[str]:
         "observedGeneration": pool.metadata.generation,
     }
     said = {**status, **status.get("sessions", {}), **status.get("nodeCounts", {})}
-    found += [f"status: {field} is {said.get(field)!r}, not {value!r}" for field, value in expected.items()
+    found += [f"status of {name}: {field} is {said.get(field)!r}, not {value!r}" for field, value in expected.items()
               if said.get(field) != value]  # fmt: skip
-    isolations = {pod["metadata"]["annotations"][names.ANNOTATION_ISOLATION] for pod in sim.pods()}
+    isolations = {pod["metadata"]["annotations"][names.ANNOTATION_ISOLATION] for pod in _of(name, sim.pods())}
     if not isolations <= {str(pool.spec.isolation)}:
-        found.append(f"pods have isolation {isolations}")
+        found.append(f"pods of {name} have isolation {isolations}")
     return found
 
 
@@ -85,6 +87,10 @@ def may_be(spec: Json) -> bool:
         and sum(update.values()) > 0
         and not (process and not update["maxSurge"] and update["maxUnavailable"] < spec["initialPoolSize"])
     )
+
+
+def _of(pool: str, pods: Iterable[Json]) -> list[Json]:
+    return [pod for pod in pods if pod["metadata"]["labels"].get(names.LABEL_POOL) == pool]
 
 
 def _node(pod: Json) -> str:

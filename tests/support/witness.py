@@ -11,16 +11,13 @@ What it keeps are extremes, each of the node where it was most so.
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 from sessionpools.api import names
-from sessionpools.api.v1alpha1 import SessionPool, WebService
-from sessionpools.core.model import PodView
 from sessionpools.core.observe import pod_view
-from sessionpools.gateway.routes import routes
 from sessionpools.kube.protocol import NODES, PODS, SESSION_POOLS, WEB_SERVICES
 from support.kstatus import kstatus
+from support.open_slots import open_slots
 from support.simulation import Simulation
 
 
@@ -58,20 +55,12 @@ class Witness:
                 ready[pod.owner.node] += json.loads(pod.settings)["initialPoolSize"]
         self.fewest_ready = min(self.fewest_ready, *(ready[node] for node in nodes))
         self.most_pods = max([self.most_pods, *Counter(p.owner.node for p in pods if not p.ended).values()])
-        self.most_open = max([self.most_open, *self._open(pods).values()])
+        self.most_open = max([self.most_open, *open_slots(self._store, pods).values()])
         for thing in (*pools, *self._store.all(WEB_SERVICES)):
             _note(self.said[thing["kind"]], kstatus(thing))
         for condition in (pools[0].get("status") or {}).get("conditions", []):
             if condition["status"] == "True":
                 _note(self.reasons, (condition["type"], condition["reason"]))
-
-    def _open(self, pods: Iterable[PodView]) -> Counter[str]:
-        """Slots that a gateway would open that sees what there is, by node."""
-        pools = [SessionPool.model_validate(body) for body in self._store.all(SESSION_POOLS)]
-        services = [WebService.model_validate(body) for body in self._store.all(WEB_SERVICES)]
-        seen = {pod.uid: json.loads(pod.settings)["maxPoolSize"] for pod in pods}
-        found = routes(pools, services, pods, seen)
-        return Counter(slot.server.partition(":")[0] for route in found for slot in route.slots)
 
 
 def _note(told: list[Any], new: Any) -> None:
