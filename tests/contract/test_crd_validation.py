@@ -1,7 +1,7 @@
 """The rules of the kinds, put to a real API server: what it refuses, what it says then, and what it accepts."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ import yaml
 from sessionpools.api.v1alpha1 import SessionPool, WebService
 from support.cluster import KubectlError, apply, get, kubectl, temporary_namespace
 from support.kinds import generic_pool, pool, service
+from support.out_of_schema import OUT_OF_SCHEMA
 from support.refusal import Refusal
 from support.refusals import REFUSALS
 from support.tools import ROOT
@@ -45,8 +46,12 @@ def tried(thing: Object, place: str, validate: str = "strict") -> Object:
 
 @pytest.fixture(scope="module")
 def answers(place: str) -> str:
-    """What kubectl says about all refused objects, a line each: one call, as 80 of them take a minute."""
-    things = [named(refusal) for refusal in REFUSALS]
+    """What kubectl says about all refused objects, a line each."""
+    return said_of([named(refusal) for refusal in REFUSALS], place)
+
+
+def said_of(things: Sequence[Object], place: str) -> str:
+    """By one call, as 80 of them take a minute."""
     done = kubectl(
         *("create", "--dry-run=server", "--validate=ignore", "--namespace", place, "--filename=-"),
         input=json.dumps({"apiVersion": "v1", "kind": "List", "items": things}),
@@ -68,6 +73,20 @@ def test_a_bad_object_is_refused_with_the_field_and_the_remedy(refusal: Refusal,
     name = named(refusal)["metadata"]["name"]
     (answer,) = [line for line in answers.splitlines() if f'"{name}" is invalid: ' in line]
     assert refusal.says in answer
+
+
+def test_a_value_beyond_the_schema_is_refused_with_its_field(place: str) -> None:
+    names = [f"beyond-{number}" for number in range(len(OUT_OF_SCHEMA))]
+    things = [
+        each.refusal.object | {"metadata": {"name": name}} for name, each in zip(names, OUT_OF_SCHEMA, strict=True)
+    ]
+    lines = said_of(things, place).splitlines()
+    wrong = []
+    for name, each in zip(names, OUT_OF_SCHEMA, strict=True):
+        answers = [line for line in lines if f'"{name}" is invalid: ' in line]
+        if not any(each.refusal.says in answer for answer in answers):
+            wrong.append((each.refusal.id, each.refusal.says, [answer[:500] for answer in answers]))
+    assert not wrong
 
 
 # --- what is accepted -----------------------------------------------------------------------------------------
