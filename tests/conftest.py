@@ -9,12 +9,17 @@ import hypothesis
 import pytest
 
 from support.cluster import CONTEXT, kubectl, require_cluster, temporary_namespace
+from support.seed import SEED
 from support.tally import TALLY
 from support.tools import ROOT
 
 # How long an example takes says nothing on a busy machine.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
+
+
+def pytest_report_header() -> str:
+    return "simulation: " + (f"SIMULATION_SEED={SEED}" if SEED is not None else "the same as each time")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -33,6 +38,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("the simulation has covered")
         for line in lines:
             terminalreporter.line(line)
+        if SEED is not None:
+            terminalreporter.line(f"the same again: SIMULATION_SEED={SEED}")
 
 
 @pytest.fixture(scope="session")

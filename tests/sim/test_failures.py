@@ -4,22 +4,18 @@ again after", without the kubelet's and the scheduler's own back-offs, which tes
 
 import asyncio
 import time
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
-from itertools import cycle, pairwise
-from statistics import median
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from sessionpools.api import names
 from sessionpools.controller import reconcile, store
 from sessionpools.controller.execute import CREATES_AT_ONCE
 from sessionpools.controller.memory import Pace
 from sessionpools.core import plan
 from sessionpools.core.backoff import Backoff
-from sessionpools.core.model import PodView, SessionReport
 from sessionpools.kube.protocol import CONFIG_MAPS, EVENTS, NODES, PODS, SESSION_POOLS
 from support.apiserver_faults import Request
 from support.apiserver_objects import Json
@@ -34,10 +30,9 @@ from support.kubelet import (
     Ready,
     Unschedulable,
 )
-from support.simulation import NAMESPACE, PACE, SimulatedPods, Simulation
+from support.simulation import NAMESPACE, PACE, Simulation
 
 WORKERS = ("worker-1", "worker-2")
-BAD_POOLS = 30
 # What a change takes until it is in the status: some 50 ms here, on a machine that does other things as well.
 AT_ONCE_SECONDS = 2.0
 
@@ -346,58 +341,6 @@ async def test_a_pool_that_lacks_sessions_because_of_a_nodes_pressure_is_stalled
 def row(sim: Simulation, node: str) -> Json:
     found: Json = next(each for each in sim.status()["nodes"] if each["name"] == node)
     return found
-
-
-# --- a pool that can not start does not slow others ------------------------------------------------------------------
-
-
-class SilentPods(SimulatedPods):
-    """The pods that are not ready take a second, and say nothing."""
-
-    async def reports(self, pods: Iterable[PodView]) -> dict[str, SessionReport]:
-        asked = list(pods)
-        if not all(pod.ready for pod in asked):
-            await asyncio.sleep(1.0)
-            asked = [pod for pod in asked if pod.ready]
-        return await super().reports(asked)
-
-
-async def test_thirty_pools_that_can_not_start_slow_another_no_more_than_thirty_that_can() -> None:
-    well = await seconds_to_fill_beside([Ready()])
-    bad: list[Fate] = [
-        NeverReady(),
-        Crash("ImportError: no foo"),
-        NeverReady(),
-        ImagePullBackOff(),
-        NeverReady(),
-        Unschedulable(),
-    ]
-    ill = await seconds_to_fill_beside(bad)
-    # half a second is what another program on the machine takes of this one now and then
-    assert median(ill) <= 1.5 * median(well) + 0.5, (well, ill)
-
-
-async def seconds_to_fill_beside(fates: list[Fate]) -> list[float]:
-    """Of five pools that work, one after the other, beside 30 whose pods have these fates."""
-    async with Simulation() as sim:
-        sim.pods_say = SilentPods()
-        sim.pace = slow_pace(starting=3.0)  # as in production: else the inquiries of a minute come in a second
-        await restarted(sim)
-        for worker in WORKERS:
-            sim.add_node(worker)
-        by_pool = dict(zip((f"bad-{number}" for number in range(BAD_POOLS)), cycle(fates), strict=False))
-        sim.kubelet.fate = lambda pod: by_pool.get(pod["metadata"]["labels"][names.LABEL_POOL], Ready())
-        for name in by_pool:
-            sim.apply(sim.service(name, service=name), sim.pool(name, service=name, initial=2))
-        await sim.until(lambda: len(sim.pods()) == 4 * BAD_POOLS, "their pods are there", 30)
-        return [await seconds_to_fill(sim, f"good-{number}") for number in range(5)]
-
-
-async def seconds_to_fill(sim: Simulation, name: str) -> float:
-    began = time.monotonic()
-    sim.apply(sim.service(name, service=name), sim.pool(name, service=name, initial=10, maximum=10))
-    await sim.until(lambda: sim.status(name).get("state") == "Success", f"{name} is filled", 30)
-    return time.monotonic() - began
 
 
 def slow_pace(**fields: float) -> Pace:

@@ -4,12 +4,11 @@
 `pool_status` makes of the API server's objects, whatever state they are in. Once the cluster is well again the pool is
 as its spec says, kstatus calls it Current, no Event was written twice, and a controller that starts writes nothing.
 
-The lives of a usual run are the same each time. With `SIMULATION_LIVES` and `SIMULATION_STEPS` they are others, and as
-many as that says (docs/development.md).
+The lives of a usual run are the same each time; with `SIMULATION_SEED` those that follow from it, with
+`SIMULATION_LIVES` and `SIMULATION_STEPS` others, and as many as that says (docs/development.md).
 """
 
 import asyncio
-import os
 from typing import Any
 
 import hypothesis
@@ -22,12 +21,11 @@ from sessionpools.api import names
 from sessionpools.core.observe import node_view
 from sessionpools.kube.protocol import NODES, PODS, SESSION_POOLS, WEB_SERVICES
 from support.kubelet import Crash, Evicted, Fate, ImagePullBackOff, NeverReady, OOMKilled, Ready, Unschedulable
-from support.life import DISK, OTHER, POOL, SEED, Life, at_peace, in_rough_lives, rule, with_a_gateway
+from support.life import DISK, OTHER, POOL, Life, at_peace, in_rough_lives, rule, with_a_gateway
+from support.seed import LIVES, SEED, STEPS, is_long
 from support.simulation import NAMESPACE
 from support.truth import may_be
 
-LIVES = int(os.environ.get("SIMULATION_LIVES", "16"))
-STEPS = int(os.environ.get("SIMULATION_STEPS", "30"))
 TIMEOUT_SECONDS = 300 + 15 * LIVES
 
 NODE_NAMES = ("worker-1", "worker-2", "worker-3")
@@ -130,6 +128,7 @@ class PoolLife(Life):
     @rule(choice=st.integers(0, 20))
     def make_a_pod_busy_or_idle(self, choice: int) -> None:
         self.sim.idle_pods.busy ^= {pod["metadata"]["name"] for pod in self.chosen(choice)}
+        self.judged.look_who_is_busy()
 
     @with_a_gateway
     @rule(idle=st.booleans())
@@ -276,12 +275,12 @@ class PoolLife(Life):
                     self.store.update(SESSION_POOLS, POOL, {**pool, "spec": spec}, NAMESPACE)
 
 
-if SEED:
-    hypothesis.seed(int(SEED))(PoolLife)
+if SEED is not None:
+    hypothesis.seed(SEED)(PoolLife)
 TestPoolLife = pytest.mark.timeout(TIMEOUT_SECONDS)(PoolLife.TestCase)
 TestPoolLife.settings = settings(
     max_examples=LIVES,
-    derandomize="SIMULATION_LIVES" not in os.environ and not SEED,
+    derandomize=not is_long and SEED is None,
     stateful_step_count=STEPS,
     deadline=None,
     suppress_health_check=list(HealthCheck),

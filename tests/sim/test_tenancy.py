@@ -16,8 +16,8 @@ from sessionpools.kube.protocol import NODES, PODS, SESSION_POOLS, WEB_SERVICES
 from support.apiserver_faults import Request
 from support.apiserver_objects import Json
 from support.demand_world import Gateway
-from support.life import SEED
 from support.node_limit import beyond_the_limit
+from support.seed import SEED
 from support.simulation import NAMESPACE, Simulation
 
 OTHER = "other"
@@ -113,7 +113,7 @@ async def test_pools_that_come_at_the_same_moment_have_no_more_than_the_limit_be
 async def test_whatever_pools_of_many_namespaces_do_no_session_is_made_beyond_the_limit_and_all_that_fit_are(
     seed: int,
 ) -> None:
-    rng, limit = random.Random(f"{SEED}{seed}"), 8
+    rng, limit = random.Random(f"{SEED} {seed}"), 8
     sim = Tenants()
     sim.limited_to(limit)
     beyond = beyond_the_limit(sim.server, limit)

@@ -8,7 +8,8 @@
 - A session pod is created only where, leaving ones included, no more than maxPoolSize + maxSurge of its pool stand; of
   Process pods one, and one of surge.
 - A gateway that sees what there is has no more than maxPoolSize slots of a pool open on a node.
-- The controller deletes no ready pod below initialPoolSize - maxUnavailable of its node, and none with less grace than
+- The controller deletes no busy session where an idle one of the same revision stays on the node.
+- It deletes no ready pod below initialPoolSize - maxUnavailable of its node, and none with less grace than
   its last call may take.
 
 A controller acts on what it saw a moment ago, so each is judged by what was true within the last `lag_seconds`, and the
@@ -36,6 +37,18 @@ from support.simulation import Simulation
 from support.tally import TALLY
 
 WATCHES: Final = 4  # of one controller
+# What a session pod said is acted on within this time, on a machine that does other things as well: who was busy, or
+# idle, for so long is known to be.
+KNOWN_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """A busy pod that was deleted, and the idle ones (by uid) that could have gone for it."""
+
+    name: str
+    instead: frozenset[str]
+    at: float
 
 
 @dataclass(slots=True)
@@ -59,6 +72,10 @@ class Invariants:
         self._pools: dict[str, list[_Past]] = {}  # each pool's specs, by uid
         self._ready: dict[str, _Past] = {}  # session pods that are or were ready, by uid
         self._deleted: set[str] = set()  # uids of pods that the controller has deleted
+        self._sim = sim
+        self._busy: dict[str, float] = {}  # since when which pods are, by name
+        self._idle: dict[str, float] = {}  # since when those that were busy are not
+        self._choices: list[_Choice] = []
         self._blind_at = self._frozen_at = self._no_service_at = self._nodes_at = -math.inf
         publish = self._store.history.publish
 
@@ -74,6 +91,8 @@ class Invariants:
     def _changed(self, change: Any) -> None:
         now = time.monotonic()
         self._look_at_the_watches(now)
+        self.look_who_is_busy()
+        self._judge_choices(now)
         if not self._store.all(WEB_SERVICES):
             self._no_service_at = now
         if change.resource is NODES:
@@ -93,6 +112,7 @@ class Invariants:
         if request.resource is not PODS or request.verb != "delete":
             return
         self._look_at_the_watches(time.monotonic())
+        self.look_who_is_busy()
         try:
             body = self._store.get(PODS, request.name, request.namespace)
         except Refused:
@@ -107,6 +127,7 @@ class Invariants:
         pod = pod_view(body)
         if pod.alive:
             self._floor(pod, time.monotonic())
+            self._choose(pod, time.monotonic())
             self._deleted.add(pod.uid)
 
     def _look_at_the_watches(self, now: float) -> None:
@@ -114,6 +135,15 @@ class Invariants:
             self._blind_at = now
         if self._store.frozen:
             self._frozen_at = now
+
+    def look_who_is_busy(self) -> None:
+        """To be called by whoever changes it."""
+        now, busy = time.monotonic(), self._sim.pods_say.busy
+        for name in self._busy.keys() - busy:
+            del self._busy[name]
+            self._idle[name] = now
+        for name in busy - self._busy.keys():
+            self._busy[name] = now
 
     def _remember_spec(self, body: Json, now: float) -> None:
         pool = SessionPool.model_validate(body)
@@ -198,6 +228,40 @@ class Invariants:
         left = sum(most if other.owner.isolation is Isolation.PROCESS else 1 for other in beside)
         if left < floor:
             self.broken.append(f"{pod.name} is deleted, and {left} ready sessions are left of {floor}")
+
+    def _choose(self, pod: PodView, now: float) -> None:
+        """Which others go with it shows a moment later."""
+        unclear = max(self._blind_at, self._frozen_at, self._no_service_at, self._nodes_at)
+        specs = self._specs(pod.owner.pool_uid, now)
+        since = now - KNOWN_SECONDS
+        if self._busy.get(pod.name, now) > since or unclear > now - self._lag or not specs:
+            return
+        if not self._store.all(WEB_SERVICES) or not self._belongs(specs[-1], pod):
+            return
+        TALLY.add("busy sessions that were deleted")
+        instead = frozenset(
+            uid
+            for uid, past in self._ready.items()
+            if math.isinf(past.until)
+            and past.since < since
+            and (past.value.owner.pool_uid, past.value.owner.node) == (pod.owner.pool_uid, pod.owner.node)
+            and past.value.owner.revision == pod.owner.revision
+            and self._is_idle(past.value.name, since)
+            and uid not in {pod.uid, *self._deleted}
+        )
+        self._choices.append(_Choice(pod.name, instead, now))
+
+    def _judge_choices(self, now: float) -> None:
+        due = [choice for choice in self._choices if now - choice.at > self._lag]
+        self._choices = [choice for choice in self._choices if choice not in due]
+        for choice in due:
+            for uid in choice.instead - self._deleted:
+                stays = self._ready[uid]
+                if math.isinf(stays.until) and self._is_idle(stays.value.name, choice.at):
+                    self.broken.append(f"{choice.name} was busy and is deleted, while {stays.value.name} was idle")
+
+    def _is_idle(self, name: str, since: float) -> bool:
+        return name not in self._busy and self._idle.get(name, -math.inf) < since
 
     def _belongs(self, pool: SessionPool, pod: PodView) -> bool:
         """Whether nothing but a rollout or a resize is a reason to delete it."""

@@ -4,7 +4,6 @@ then, and what there is to do something with. The rules themselves are there.
 
 import asyncio
 import functools
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
@@ -29,7 +28,6 @@ from support.truth import pool_of, status_by_truth, unlike_the_spec
 T = TypeVar("T")
 
 BETWEEN_STEPS_SECONDS = (0.0, 0.01, 0.03, 0.25)  # in turn: at once, in the middle of its work, and when all is done
-SEED = os.environ.get("SIMULATION_SEED", "")
 DISK = {"disk": "ssd"}
 POOL, OTHER = "score", "other"  # the second one has the same nodes, and shares what limit they have
 

@@ -76,7 +76,7 @@ _LEFT_OUT: Final = object()
 
 
 def out_of_schema() -> list[OutOfSchema]:
-    found = []
+    found: list[OutOfSchema] = []
     for kind in crds.KINDS:
         schema = crds.open_api(kind)["properties"]["spec"]
         spots: dict[str, _Spot] = {}

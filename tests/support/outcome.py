@@ -15,7 +15,7 @@ def outcome(store: Store, namespace: str = NAMESPACE) -> Json:
     return {
         "pool": [_custom(body) for body in store.all(SESSION_POOLS, namespace)],
         "service": [_custom(body) for body in store.all(WEB_SERVICES, namespace)],
-        "pods": sorted((_pod(body) for body in store.all(PODS, namespace)), key=lambda pod: str(pod["place"])),
+        "pods": sorted((_pod(body) for body in store.all(PODS, namespace)), key=_order),
         "code": [body["data"] for body in store.all(CONFIG_MAPS, namespace)],
     }
 
@@ -42,6 +42,11 @@ def _custom(body: Json) -> Json:
             for each in status.get("conditions", [])]  # fmt: skip
     current = observed == body["metadata"]["generation"]
     return {"spec": body["spec"], "status": {**status, "conditions": said, "current": current}}
+
+
+def _order(pod: Json) -> str:
+    """By place; during a rollout old and new pods have the same."""
+    return str((pod["place"], sorted(pod["labels"].items())))
 
 
 def _pod(body: Json) -> Json:

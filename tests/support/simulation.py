@@ -197,8 +197,8 @@ class Simulation:
                 raise AssertionError(f"not within {seconds} s: {what or 'the condition'}; status: {self.status()}")
             await asyncio.sleep(0.005)
 
-    async def until_success(self, name: str = "score") -> None:
-        await self.until(lambda: self.status(name).get("state") == "Success", f"{name} is Success")
+    async def until_success(self, name: str = "score", seconds: float = 10.0) -> None:
+        await self.until(lambda: self.status(name).get("state") == "Success", f"{name} is Success", seconds)
 
     async def quiet(self, seconds: float = 0.4) -> int:
         """How many writes the controller makes in the next `seconds`, once it has nothing in its queue that is due."""
