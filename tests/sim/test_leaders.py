@@ -361,6 +361,7 @@ async def test_an_api_server_that_takes_a_second_for_each_answer_is_worked_with_
     first = await world.begin("a")
     await world.until_success(seconds=60)
     second = await world.begin("b")
+    world.edit_pool(update={"maxSurge": 3})
     await world.resize(3, seconds=60)
     world.edit_service(code={"inline": {"service.py": "x = 2"}})
     rolled = "every session has the new code, and the pool says so"

@@ -72,16 +72,27 @@ async def disturbed(
         for name, stage in life.stages.items():
             stage.begin(sim, life.isolation)
             try:
-                await sim.until(
-                    lambda name=name: outcome(sim.server.store) == expected.outcomes[name],  # type: ignore[misc]
-                    seconds=SECONDS,
-                )
+                await sim.until(_has_come_to(sim, expected.outcomes[name]), name, SECONDS)
             except AssertionError:
                 lines = differences(outcome(sim.server.store), expected.outcomes[name])
                 told = "\n".join(lines) or "it took too long"
                 pytest.fail(f"{what}, {life.isolation}: the {name} came to something else:\n{told}")
         assert not invariants.broken, f"{what}, {life.isolation}: {invariants.broken}"
         return sim
+
+
+def _has_come_to(sim: Simulation, expected: Json) -> Callable[[], bool]:
+    """Looks again once something has changed: most of what there is to do in a life would be these looks."""
+    seen = -1
+
+    def look() -> bool:
+        nonlocal seen
+        if sim.server.store.version == seen:
+            return False
+        seen = sim.server.store.version
+        return outcome(sim.server.store) == expected
+
+    return look
 
 
 class Changes:
