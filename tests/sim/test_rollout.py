@@ -166,6 +166,23 @@ async def test_at_each_moment_of_a_rollout_enough_sessions_are_ready_and_never_t
     await sim.comes_to_rest()
 
 
+async def test_code_that_changes_again_before_the_first_change_is_ready_makes_no_third_process_pod(
+    sim: Simulation,
+) -> None:
+    update = {"maxSurge": 3, "maxUnavailable": 0}
+    witness = await filled(sim, initial=2, maximum=4, isolation="Process", update=update)
+    only(sim, sim.uids(), NeverReady())
+    sim.kubelet.finish_deletions = False
+    change_code(sim)
+    await sim.until(lambda: len(sim.pods()) == 4, "a new pod beside the old one of each node")
+    change_code(sim, "x = 3")
+    await sim.until(lambda: len(sim.pods()) == 2, "those that never served leave")
+    await sim.comes_to_rest()
+    sim.kubelet.finish_deletions, sim.kubelet.fate = True, lambda pod: Ready()
+    await sim.until(lambda: rolled_out(sim) and kstatus(pool(sim)) == CURRENT)
+    assert witness.most_pods == 2
+
+
 @pytest.mark.parametrize(("before", "after"), [("Pod", "Process"), ("Process", "Pod")])
 async def test_a_change_of_isolation_is_a_rollout_as_well(sim: Simulation, before: str, after: str) -> None:
     witness = await filled(sim, initial=3, maximum=3, isolation=before)

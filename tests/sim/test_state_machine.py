@@ -15,13 +15,13 @@ import hypothesis
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, precondition
+from hypothesis.stateful import initialize
 
 from sessionpools.api import names
 from sessionpools.core.observe import node_view
 from sessionpools.kube.protocol import NODES, PODS, SESSION_POOLS, WEB_SERVICES
 from support.kubelet import Crash, Evicted, Fate, ImagePullBackOff, NeverReady, OOMKilled, Ready, Unschedulable
-from support.life import DISK, OTHER, POOL, Life, at_peace, in_rough_lives, rule, with_a_gateway
+from support.life import DISK, OTHER, POOL, Life, in_rough_lives, rule, where, with_a_gateway
 from support.seed import LIVES, SEED, STEPS, is_long
 from support.simulation import NAMESPACE
 from support.truth import may_be
@@ -77,36 +77,36 @@ class PoolLife(Life):
         if self.service_is_there():
             self.sim.edit_service(code={"inline": {"service.py": f"x = {self.code}"}})
 
-    @precondition(lambda self: self.service_is_there() and self.code)
     @rule()
+    @where(lambda self: self.service_is_there() and self.code)
     def change_code_back(self) -> None:
         self.code -= 1
         self.sim.edit_service(code={"inline": {"service.py": f"x = {self.code}"}})
 
-    @precondition(lambda self: self.pool_is_there())
     @rule()
+    @where(lambda self: self.pool_is_there())
     def restart_every_session(self) -> None:
         self.restarts += 1
         annotations = {names.ANNOTATION_RESTARTED_AT: str(self.restarts)}
         self.store.edit(SESSION_POOLS, "score", {"metadata": {"annotations": annotations}}, NAMESPACE)
 
-    @precondition(lambda self: self.service_is_there())
     @rule()
+    @where(lambda self: self.service_is_there())
     def unpublish(self) -> None:
         self.store.delete(WEB_SERVICES, "score", NAMESPACE)
 
-    @precondition(lambda self: not self.service_is_there())
     @rule()
+    @where(lambda self: not self.service_is_there())
     def publish(self) -> None:
         self.publish_it()
 
-    @precondition(lambda self: self.pool_is_there())
     @rule(foreground=st.booleans())
+    @where(lambda self: self.pool_is_there())
     def delete_the_pool(self, foreground: bool) -> None:
         self.store.delete(SESSION_POOLS, "score", NAMESPACE, propagation="Foreground" if foreground else "Background")
 
-    @precondition(lambda self: not self.pool_is_there())
     @rule()
+    @where(lambda self: not self.pool_is_there())
     def make_the_pool_anew(self) -> None:
         self.make_the_pool()
 
@@ -260,8 +260,8 @@ class PoolLife(Life):
     def let_time_pass(self, milliseconds: int) -> None:
         self.do(asyncio.sleep(milliseconds / 1000))
 
-    @at_peace
     @rule()
+    @where(lambda self: self.sim.server.is_heard)
     def look_at_the_status_once_all_is_at_rest(self) -> None:
         self.do(self.status_is_true())
 

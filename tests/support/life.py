@@ -49,10 +49,24 @@ def rule(**values: Any) -> Callable[[Callable[..., None]], Any]:
     return counted
 
 
+def where(holds: Callable[[Any], object]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Of a rule whose step is none while that does not hold. It is no precondition: those must follow from the steps
+    before alone, and not from how long things took."""
+
+    def guarded(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def step(self: "Life", **given: Any) -> None:
+            if holds(self):
+                function(self, **given)
+
+        return step
+
+    return guarded
+
+
 # While watches fail nothing can be said of how few sessions may be left: calm lives are those in which that is judged.
 in_rough_lives = precondition(lambda self: not self.calm)
 with_a_gateway = precondition(lambda self: self.has_gateway)
-at_peace = precondition(lambda self: self.sim.server.is_heard)
 
 
 class OnlyGateway(Gateway):
