@@ -145,8 +145,8 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def nothing_is_broken(self) -> None:
         if self.begun:
-            assert not self.judged.broken
-            assert not self.beyond
+            assert not self.judged.broken, "\n".join(self.judged.broken)
+            assert not self.beyond, "\n".join(self.beyond)
 
     def teardown(self) -> None:
         try:
