@@ -76,7 +76,8 @@ class Invariants:
         self._busy: dict[str, float] = {}  # since when which pods are, by name
         self._idle: dict[str, float] = {}  # since when those that were busy are not
         self._choices: list[_Choice] = []
-        self._blind_at = self._frozen_at = self._no_service_at = self._nodes_at = -math.inf
+        self._blind_at = self._frozen_at = self._nodes_at = -math.inf
+        self._no_service_at: dict[str, float] = {}  # by the uid of the pool
         publish = self._store.history.publish
 
         def witnessed(change: Any) -> None:
@@ -93,8 +94,7 @@ class Invariants:
         self._look_at_the_watches(now)
         self.look_who_is_busy()
         self._judge_choices(now)
-        if not self._store.all(WEB_SERVICES):
-            self._no_service_at = now
+        self._look_for_services(now)
         if change.resource is NODES:
             self._nodes_at = now
         elif change.resource is SESSION_POOLS and change.after is not None:
@@ -111,6 +111,7 @@ class Invariants:
     def _written(self, request: Request) -> None:
         if request.resource is not PODS or request.verb != "delete":
             return
+        self._look_for_services(time.monotonic())
         self._look_at_the_watches(time.monotonic())
         self.look_who_is_busy()
         try:
@@ -135,6 +136,13 @@ class Invariants:
             self._blind_at = now
         if self._store.frozen:
             self._frozen_at = now
+
+    def _look_for_services(self, now: float) -> None:
+        """Of a pool without one nothing has to be left."""
+        there = {(body["spec"]["name"], body["spec"]["version"]) for body in self._store.all(WEB_SERVICES)}
+        for body in self._store.all(SESSION_POOLS):
+            if (body["spec"].get("serviceName"), body["spec"].get("serviceVersion")) not in there:
+                self._no_service_at[body["metadata"]["uid"]] = now
 
     def look_who_is_busy(self) -> None:
         """To be called by whoever changes it."""
@@ -208,7 +216,8 @@ class Invariants:
 
     def _floor(self, pod: PodView, now: float) -> None:
         specs = self._specs(pod.owner.pool_uid, now)
-        unclear = max(self._blind_at, self._frozen_at, self._no_service_at, self._nodes_at)
+        no_service_at = self._no_service_at.get(pod.owner.pool_uid, -math.inf)
+        unclear = max(self._blind_at, self._frozen_at, no_service_at, self._nodes_at)
         known = self._ready.get(pod.uid)
         if not pod.ready or known is None or not specs or not self._belongs(specs[-1], pod):
             return
@@ -231,12 +240,13 @@ class Invariants:
 
     def _choose(self, pod: PodView, now: float) -> None:
         """Which others go with it shows a moment later."""
-        unclear = max(self._blind_at, self._frozen_at, self._no_service_at, self._nodes_at)
+        no_service_at = self._no_service_at.get(pod.owner.pool_uid, -math.inf)
+        unclear = max(self._blind_at, self._frozen_at, no_service_at, self._nodes_at)
         specs = self._specs(pod.owner.pool_uid, now)
         since = now - KNOWN_SECONDS
         if self._busy.get(pod.name, now) > since or unclear > now - self._lag or not specs:
             return
-        if not self._store.all(WEB_SERVICES) or not self._belongs(specs[-1], pod):
+        if not self._belongs(specs[-1], pod):
             return
         TALLY.add("busy sessions that were deleted")
         instead = frozenset(
