@@ -16,7 +16,7 @@ from support.simulation import PACE, SimulatedPods, Simulation
 
 WORKERS = ("worker-1", "worker-2")
 BAD_POOLS = 30
-PAIRS = 7
+PAIRS = 5
 
 
 class SilentPods(SimulatedPods):
