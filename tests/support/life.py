@@ -226,6 +226,8 @@ class Life(RuleBasedStateMachine):
             self.make_the_pool()
         await self._nothing_is_asked()
         if self.limit:
+            self.nothing_is_broken()
+            self.beyond = []  # from here on there is no limit to be beyond of
             self.sim.config, self.limit = replace(self.sim.config, max_sessions_per_node=0), 0
             await self.sim.restart_controller()
 
