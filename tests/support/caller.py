@@ -67,7 +67,7 @@ class Caller:
         """Starts calls (support/load.py's arguments) in the pod and returns at once: what is done to the API server
         does not touch them."""
         name = f"/tmp/load-{next(self._numbers)}"
-        command = shlex.join(["python", f"{name}.py", url, json.dumps(inputs), *arguments])
+        command = shlex.join(["python", f"{name}.py", url, json.dumps(inputs), "--until", f"{name}.end", *arguments])
         script = (
             f"cat > {name}.py; ({command} > {name}.new 2> {name}.error && mv {name}.new {name}.json) >/dev/null 2>&1 &"
         )
@@ -77,6 +77,10 @@ class Caller:
     def read(self, path: str) -> str:
         """A file of the pod; "" if there is none, or the API server does not answer."""
         return kubectl("exec", "-n", self.namespace, _POD, "--", "cat", path, check=False).stdout
+
+    def write(self, path: str) -> None:
+        """An empty file of the pod."""
+        self._exec("sh", "-c", f": > {path}", input="")
 
     def _exec(self, *command: str, input: str) -> str:
         return kubectl("exec", "-n", self.namespace, "-i", _POD, "--", *command, input=input).stdout
@@ -92,6 +96,11 @@ class Load:
         text = wait_for(lambda: self.caller.read(f"{self.name}.json"), seconds, "the calls end")
         found: Json = json.loads(text)
         return found
+
+    def end(self) -> Json:
+        """No further call begins; what became of those that have."""
+        self.caller.write(f"{self.name}.end")
+        return self.result()
 
 
 @contextlib.contextmanager

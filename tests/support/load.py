@@ -7,7 +7,7 @@ it from standard input.
 
 Open loop: call number n is due n / rate seconds after the start, whatever became of those before it; one that finds all
 connections busy is late, and its time counts from when it was due (no coordinated omission). With --rate 0 closed loop:
-each connection calls again at once. Prints one JSON object: see `Summary`.
+each connection calls again at once. Prints one JSON object: see `Counts.summary`.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import json
 import threading
 import time
 import urllib.parse
+from pathlib import Path
 from typing import Any
 
 
@@ -71,6 +72,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0)
     parser.add_argument("--seconds", type=float, default=0)
     parser.add_argument("--calls", type=int, default=0, help="end after so many")
+    parser.add_argument("--until", default="", help="end as soon as there is such a file")
     parser.add_argument("--timeout", type=float, default=60)
     options = parser.parse_args()
     counts = Counts()
@@ -88,6 +90,8 @@ def main() -> None:
             if options.calls and number >= options.calls:
                 return
             if options.seconds and due - started >= options.seconds:
+                return
+            if options.until and Path(options.until).exists():
                 return
             time.sleep(max(0.0, due - time.monotonic()))
             try:
