@@ -12,10 +12,24 @@ from typing import Any
 import pytest
 
 from support.cluster import apply, get, kubectl, temporary_namespace, wait_for
+from support.healing import AT_ONCE_SECONDS, FIRST_BACK_OFF_SECONDS, well_again
 from support.pools import POOLS, SERVICES, PodProxy, Pool, publish, session_pool, web_service
 
 SEEN_WITHIN_SECONDS = 10.0  # from Kubernetes showing it to the pool saying it
 WATCHED_SECONDS = 240.0
+NEEDS_MEMORY = """
+def load():
+    global kept
+    kept = [bytearray(b"x" * 2**20) for _ in range(200)]
+
+
+def predict(x: float) -> float:
+    return 2 * x
+"""
+
+
+def limited(memory: str) -> dict[str, Any]:
+    return {"init": "service:load", "resources": {"requests": {"memory": "32Mi"}, "limits": {"memory": memory}}}
 
 
 @dataclass(frozen=True)
@@ -52,8 +66,7 @@ CASES = [
     ),
     Case(
         "init-needs-memory", "OOMKilled", "memory",
-        code("def load():\n    global kept\n    kept = [b'x' * 2**20 for _ in range(2000)]\ndef predict(x): return x\n",
-             init="service:load", resources={"requests": {"memory": "32Mi"}, "limits": {"memory": "96Mi"}}),
+        code(NEEDS_MEMORY, **limited("96Mi")),
         shown_as=("Error", "OOMKilled"),
     ),
     Case("warm-up-fails", "SessionFailed", "ZeroDivisionError", code("def predict(x): return 1 / 0\n")),
@@ -171,10 +184,18 @@ def test_the_pool_beside_them_works(watched: Watched, proxy: PodProxy) -> None:
     assert proxy.call(pool.pods()[0], {"x": 2}).body["success"]
 
 
-def test_repairing_the_code_heals_the_pool(watched: Watched) -> None:
-    apply(web_service("no-module"), namespace=watched.namespace)
-    watched.pool("no-module").until_success()
-    assert watched.pool("no-module").condition("Stalled")["status"] == "False"
+@pytest.mark.parametrize(
+    "service",
+    [
+        web_service("no-module"),
+        web_service("no-image"),
+        web_service("init-needs-memory", NEEDS_MEMORY, **limited("512Mi")),
+    ],
+    ids=["code", "image", "limits"],
+)
+def test_what_is_repaired_in_the_spec_is_well_again_at_once(watched: Watched, service: dict[str, Any]) -> None:
+    apply(service, namespace=watched.namespace)
+    well_again(watched.pool(service["metadata"]["name"]), AT_ONCE_SECONDS)
 
 
 def test_publishing_the_missing_service_heals_the_pool(restricted: str) -> None:
@@ -222,4 +243,4 @@ def test_a_quota_that_is_reached_is_said_and_the_pool_heals_when_it_is_raised() 
         status = pool.until_stalled("QuotaExceeded", 30)
         assert "exceeded quota: few" in status["nodes"][0]["message"]
         apply(quota(10), namespace=namespace)
-        pool.until_success()
+        well_again(pool, FIRST_BACK_OFF_SECONDS)

@@ -4,25 +4,25 @@ docs/concepts.md names ("Well again after"), and that a session takes to start.
 
 import json
 import re
+import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 import pytest
 
 from support.caller import Caller, caller, service_url
-from support.cluster import apply, get, kubectl, wait_for
+from support.cluster import SESSION_IMAGE, another_name, apply, get, kubectl, wait_for
 from support.faults import evict
-from support.pools import POOLS, WORKERS, Json, Pool, publish, session_pool, web_service
+from support.healing import AT_ONCE_SECONDS, FIRST_BACK_OFF_SECONDS, START_SECONDS, published, uids, well_again
+from support.pools import WORKERS, Json, Pool, session_pool, web_service
 
-START_SECONDS: Final = 30.0  # of two sessions, on two cores that run the cluster and the rest of the tests
-AT_ONCE_SECONDS: Final = 5.0
-FIRST_BACK_OFF_SECONDS: Final = 23.0
 KUBELET_SECONDS: Final = 30.0  # until it tries a container that lacks a Secret again
 VOLUME_SECONDS: Final = 122.0  # a volume that lacks one: the kubelet's longest back-off
 SCHEDULER_SECONDS: Final = 10.0
 CONTAINER_SECONDS: Final = 40.0  # the kubelet's back-off of a container that has failed three times
+IMAGE_SECONDS: Final = 60.0  # the same of an image, and its look at such a pod each 10 to 15 s
 VOLUME_STATISTICS_SECONDS: Final = 150.0  # the kubelet measures a volume each 1 to 2 min if kind.yaml says nothing
 
 POISONED = """
@@ -75,25 +75,6 @@ def client() -> Iterator[Caller]:
 
 
 @contextmanager
-def published(namespace: str, service: Json, pool: Json) -> Iterator[Pool]:
-    made = publish(namespace, service, pool)
-    try:
-        yield made
-    finally:
-        kubectl("delete", POOLS, made.name, "-n", namespace, "--cascade=foreground")
-
-
-def well_again(pool: Pool, within_seconds: float, began: float | None = None) -> None:
-    """From now on, or from when it `began` (monotonic): within the seconds that the documentation names, and a start.
-    The seconds that it took are printed."""
-    since = time.monotonic() if began is None else began
-    pool.until_success(within_seconds + START_SECONDS - (time.monotonic() - since))
-    assert pool.condition("Stalled")["status"] == "False"
-    took, at_most = time.monotonic() - since, within_seconds + START_SECONDS
-    print(f"{pool.name}: well again after {took:.1f} s, at most {at_most:g} s")
-
-
-@contextmanager
 def there(body: Json, namespace: str) -> Iterator[None]:
     """The object exists meanwhile."""
     apply(body, namespace=namespace)
@@ -101,10 +82,6 @@ def there(body: Json, namespace: str) -> Iterator[None]:
         yield
     finally:
         kubectl("delete", body["kind"].lower(), body["metadata"]["name"], "-n", namespace)
-
-
-def uids(pool: Pool) -> set[str]:
-    return {pod["metadata"]["uid"] for pod in pool.pods()}
 
 
 def deaths(pool: Pool) -> int:
@@ -210,6 +187,21 @@ def test_what_init_needs_of_others_may_come_later(restricted: str) -> None:
             well_again(pool, CONTAINER_SECONDS)
         assert uids(pool) == held
         assert pool.warnings().get("SessionFailed") == 1
+
+
+def test_an_image_that_comes_later_is_all_that_was_missing(restricted: str) -> None:
+    image = f"localhost/session-pools-later:{secrets.token_hex(4)}"
+    with (
+        ExitStack() as there_by_now,
+        published(restricted, web_service("imaged", image=image), session_pool("imaged")) as pool,
+    ):
+        pool.until_stalled("ImagePullBackOff", 60)
+        held = uids(pool)
+        for worker in WORKERS:
+            there_by_now.enter_context(another_name(worker, SESSION_IMAGE, image))
+        well_again(pool, IMAGE_SECONDS)
+        assert uids(pool) == held
+        assert pool.warnings().get("ImagePullBackOff") == 1
 
 
 def test_a_pod_without_room_starts_when_there_is_some(restricted: str) -> None:

@@ -20,6 +20,7 @@ from support.tools import ROOT, tool
 
 CONTEXT: Final = os.environ.get("SESSIONPOOLS_TEST_CONTEXT", "kind-sessionpools-test")
 CLUSTER: Final = CONTEXT.removeprefix("kind-")
+SESSION_IMAGE: Final = "docker.io/library/session-pools-session:dev"  # in full, as containerd has it
 COMMAND_SECONDS: Final = 120  # what hangs longer than this on a busy machine hangs for ever
 SCRIPT_SECONDS: Final = 280  # building or loading an image, joining a node
 POLL_SECONDS: Final = 0.2
@@ -76,6 +77,17 @@ def helm(*command: str) -> None:
 
 def docker(*command: str) -> None:
     _run("docker", *command)
+
+
+@contextlib.contextmanager
+def another_name(node: str, image: str, name: str) -> Iterator[None]:
+    """An image that the node has is there by a second name as well. Names are in full, as containerd has them."""
+    ctr = ("exec", node, "ctr", "--namespace", "k8s.io", "images")
+    docker(*ctr, "tag", "--force", image, name)
+    try:
+        yield
+    finally:
+        docker(*ctr, "remove", name)
 
 
 def _run(*command: str, root: Path = ROOT) -> None:
