@@ -1,36 +1,33 @@
-"""Nodes that join, leave, are cordoned, drained, tainted, relabelled or lost, on real kubelets. All is as it was after
-each test.
+"""Nodes that join, leave, are cordoned, tainted, relabelled or lost, on real kubelets. All is as it was after each
+test. What ends sessions that have calls (a drain, NoExecute) is in test_long_calls, what callers notice of a lost node
+in test_gateway_faults.
 """
 
-import contextlib
 from collections.abc import Iterator
 
 import pytest
 
 from support.caller import Caller, caller, service_url
 from support.cluster import CLUSTER, apply, cluster_script, docker, kubectl, wait_for
-from support.faults import evict, leading_controller, rollout_settles, stopped_node
+from support.faults import evict, leading_controller, stopped_node
 from support.pools import POOLS, WORKERS, Json, Pool, publish, session_pool, web_service
 
 IMAGES = ("session-pools:dev", "session-pools-session:dev")
 JOINED = f"{CLUSTER}-worker3"
+# Says on which pod it ran, and takes long enough that calls made at once have a session each.
+WHERE = """
+import socket
+import time
+
+
+def predict(seconds: float = 0) -> str:
+    time.sleep(seconds)
+    return socket.gethostname()
+"""
 
 
 def row(pool: Pool, node: str) -> dict[str, object]:
     return next((r for r in pool.status().get("nodes", []) if r["name"] == node), {})
-
-
-def exists(pool: Pool) -> bool:
-    return bool(kubectl("get", POOLS, pool.name, "-n", pool.namespace, "--ignore-not-found", "-o", "name").stdout)
-
-
-@contextlib.contextmanager
-def tainted(node: str, taint: str) -> Iterator[None]:
-    kubectl("taint", "node", node, taint)
-    try:
-        yield
-    finally:
-        kubectl("taint", "node", node, f"{taint}-")
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +38,13 @@ def client() -> Iterator[Caller]:
 
 @pytest.fixture
 def pool(restricted: str) -> Iterator[Pool]:
-    made = publish(restricted, web_service("nodes"), session_pool("nodes"))
+    made = publish(restricted, web_service("nodes", WHERE, warmup={}), session_pool("nodes"))
     made.until_success()
     yield made
     kubectl("delete", POOLS, "nodes", "-n", restricted, "--cascade=foreground")
 
 
-def test_a_cordoned_node_keeps_its_session_and_gets_none(pool: Pool) -> None:
+def test_a_cordoned_node_keeps_its_session_which_serves_and_gets_none(pool: Pool, client: Caller) -> None:
     worker = WORKERS[1]
     kubectl("cordon", worker)
     try:
@@ -57,26 +54,12 @@ def test_a_cordoned_node_keeps_its_session_and_gets_none(pool: Pool) -> None:
         assert str(row(pool, worker)["message"]).startswith("Cordoned")
         assert len(pool.pods(worker)) == 1
         assert pool.condition("Ready")["status"] == "True"
+        url = service_url(pool.namespace, pool.name)
+        found = client.load(url, {"seconds": 2}, "--connections", "3", "--calls", "3").result()
+        assert found["answers"] == {pod["metadata"]["name"]: 1 for pod in pool.pods()}, found
     finally:
         kubectl("uncordon", worker)
     pool.until_success()
-
-
-def test_a_drain_ends_its_sessions_without_a_failed_call(pool: Pool, client: Caller) -> None:
-    drained = WORKERS[1]  # the caller is on the other one
-    url = service_url(pool.namespace, pool.name)
-    load = client.load(url, {"x": 1}, "--connections", "2", "--rate", "20", "--seconds", "20")
-    try:
-        # emptyDir: a session's work directory is one
-        kubectl("drain", drained, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=90s")
-        wait_for(lambda: not pool.pods(drained), 10, "no session pod is left there")
-        assert row(pool, WORKERS[0])["state"] == "Success"
-    finally:
-        kubectl("uncordon", drained)
-    assert set(load.result(120)["statuses"]) == {"200"}
-    wait_for(lambda: len(pool.ready_pods(drained)) == 1, 60, "the node is filled again")
-    for component in ("controller", "gateway"):
-        rollout_settles(component)
 
 
 def test_an_eviction_beyond_a_disruption_budget_is_refused(pool: Pool) -> None:
@@ -106,19 +89,18 @@ def test_an_eviction_beyond_a_disruption_budget_is_refused(pool: Pool) -> None:
         kubectl("delete", "poddisruptionbudget", "nodes", "-n", pool.namespace)
 
 
-def test_a_taint_keeps_new_sessions_away_and_one_that_executes_ends_them(pool: Pool) -> None:
+def test_a_taint_keeps_new_sessions_away_and_leaves_those_that_are_there(pool: Pool) -> None:
     other, worker = WORKERS
+    taint = "example.com/held=yes:NoSchedule"
     before = {pod["metadata"]["uid"] for pod in pool.pods(worker)}
-    with tainted(worker, "example.com/held=yes:NoSchedule"):
+    kubectl("taint", "node", worker, taint)
+    try:
         pool.patch(initialPoolSize=2)
         wait_for(lambda: len(pool.ready_pods(other)) == 2, 60, "the other node has grown")
         assert {pod["metadata"]["uid"] for pod in pool.ready_pods(worker)} == before
+    finally:
+        kubectl("taint", "node", worker, f"{taint}-")
     wait_for(lambda: len(pool.ready_pods(worker)) == 2, 60, "the node has grown too")
-    with tainted(worker, "example.com/held=yes:NoExecute"):
-        wait_for(lambda: not pool.pods(worker) and not row(pool, worker), 60, "its sessions are gone, and its row")
-        assert row(pool, other)["state"] == "Success"
-    wait_for(lambda: len(pool.ready_pods(worker)) == 2, 60, "the node is filled again")
-    rollout_settles("gateway")
 
 
 def test_a_node_that_is_relabelled_joins_and_leaves_a_pool(restricted: str) -> None:
@@ -171,6 +153,6 @@ def test_a_lost_node_is_reported_not_churned_and_used_again_when_it_is_back(pool
         kubectl("delete", POOLS, "leaving", "-n", pool.namespace, "--cascade=foreground", "--wait=false")
         wait_for(lambda: row(leaving, other).get("state") == "NotFound", 60, "the other node has ended its session")
         assert row(leaving, worker)["state"] == "Pending"
-    wait_for(lambda: not exists(leaving), 180, "the pool is gone when the node is back")
+    wait_for(lambda: not leaving.exists(), 180, "the pool is gone when the node is back")
     pool.until_success(180)
     assert {pod["metadata"]["uid"] for pod in pool.pods()} == uids

@@ -61,6 +61,10 @@ class Pool:
     name: str
     namespace: str
 
+    def exists(self) -> bool:
+        name = kubectl("get", POOLS, self.name, "-n", self.namespace, "--ignore-not-found", "-o", "name").stdout
+        return bool(name)
+
     def status(self) -> Json:
         found: Json = get(POOLS, self.name, self.namespace).get("status") or {}
         return found
