@@ -6,6 +6,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from sessionpools.controller.health import STUCK_LOOP_SECONDS
 from support.manifests import CHART, HelmError, Object, chart, helm_template, of_kind, the
 from support.tools import ROOT, tool
 
@@ -203,6 +204,13 @@ def test_the_service_and_the_probes_reach_the_port_that_the_controller_is_told()
     assert (served["targetPort"], served["port"]) == (port["name"], 8080)
     assert container(objects)["livenessProbe"]["httpGet"] == {"path": "/livez", "port": port["name"]}
     assert container(objects)["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": port["name"]}
+
+
+def test_a_controller_that_gives_no_answer_for_as_long_as_a_loop_may_stand_still_is_started_again() -> None:
+    """/livez is answered by the very loop that it judges: of one that stands still only the probe's timeout tells."""
+    probe = container(chart())["livenessProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] == STUCK_LOOP_SECONDS
+    assert 1 < probe["timeoutSeconds"] < probe["periodSeconds"]
 
 
 def test_the_command_is_one_that_the_image_has() -> None:

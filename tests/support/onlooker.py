@@ -69,7 +69,7 @@ class Seen:
 
     def look(self) -> None:
         there = list(self.pods.values())
-        standing = Counter(_place(pod) for pod in there if pod["status"]["phase"] not in ("Succeeded", "Failed"))
+        standing = Counter(_home(pod) for pod in there if pod["status"]["phase"] not in ("Succeeded", "Failed"))
         ready = Counter(_place(pod) for pod in there if _serves(pod))
         self.most_pods = max(self.most_pods, *standing.values(), 0)
         self.fewest_ready = min(self.fewest_ready, *(ready[place] for place in product(self.pools, WORKERS)))
@@ -127,6 +127,12 @@ def _follow(watch: subprocess.Popen[str], seen: Seen) -> None:
 def _place(pod: Json) -> tuple[str, str]:
     metadata = pod["metadata"]
     return metadata["labels"]["sessionpools.dev/pool"], metadata["annotations"]["sessionpools.dev/node"]
+
+
+def _home(pod: Json) -> tuple[str, str]:
+    """As its place, but of this very pool: one of the same name may have been deleted a moment ago."""
+    metadata = pod["metadata"]
+    return metadata["labels"]["sessionpools.dev/pool-uid"], metadata["annotations"]["sessionpools.dev/node"]
 
 
 def _serves(pod: Json) -> bool:
