@@ -9,7 +9,7 @@ import pytest
 from support.caller import Caller, caller, service_url
 from support.cluster import wait_for
 from support.healing import well_again
-from support.pools import WORKERS, PodProxy, Pool, publish, session_pool, web_service
+from support.pools import WORKERS, Json, PodProxy, Pool, publish, session_pool, web_service
 
 SESSION_SECONDS: Final = 1.0  # "Well again after": the supervisor forks another
 CONTAINER_SECONDS: Final = 10.0  # the kubelet's first back-off, where the kernel takes the whole container
@@ -34,11 +34,11 @@ def client() -> Iterator[Caller]:
         yield made
 
 
-def sessions(pool: Pool, proxy: PodProxy) -> dict[tuple[str, int], int]:
+def sessions(pods: list[Json], proxy: PodProxy) -> dict[tuple[str, int], int]:
     """The process that is ready on each slot, by pod and slot."""
     return {
         (pod["metadata"]["name"], row["slot"]): row["pid"]
-        for pod in pool.pods()
+        for pod in pods
         for row in proxy.control(pod).get("sessions", [])  # a pod that is killed says nothing
         if row["state"] == "idle"
     }
@@ -63,12 +63,13 @@ def test_a_call_beyond_the_memory_limit_costs_its_own_session_and_no_other(
 ) -> None:
     pool = hungry[isolation]
     url = service_url(pool.namespace, pool.name)
-    before, lives = sessions(pool, proxy), pool.lives()
+    pods, lives = pool.pods(), pool.lives()
+    before = sessions(pods, proxy)
     assert len(before) == 4
 
     def others() -> int:
         """How many sessions are not those that were there before, once all are ready."""
-        now = sessions(pool, proxy)
+        now = sessions(pods, proxy)
         return len(now.items() - before.items()) if now.keys() == before.keys() else 0
 
     answer = client.call(url, {"own": 1024})
@@ -80,7 +81,7 @@ def test_a_call_beyond_the_memory_limit_costs_its_own_session_and_no_other(
     assert others() == 1
     assert pool.lives() == lives
 
-    before = sessions(pool, proxy)
+    before = sessions(pods, proxy)
     answer = client.call(url, {"shared": 1024})
     began = time.monotonic()
     assert answer.status == 502
