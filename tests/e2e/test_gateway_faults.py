@@ -30,7 +30,7 @@ def predict(x: float = 0) -> str:
     return "overlap" if overlaps else "alone"
 """
 RATE = "40"  # calls a second and pool: two cores run the cluster, the callers and the sessions
-LOST_NODE_SECONDS = 3.0  # without an answer, or until a call has one that was sent to a lost node first
+LOST_NODE_SECONDS = 2.0  # for a call that tries several slots of a lost node, 0.5 s each, before one that is there
 MINUTES = 240  # of load at most: it ends when what is tried is done
 
 
