@@ -32,7 +32,6 @@ def predict(seconds: float = 0) -> str:
     return socket.gethostname()
 """
 
-
 Leaves = Callable[[str], AbstractContextManager[None]]
 
 
@@ -63,13 +62,18 @@ class World:
         return all(row["state"] == "busy" for row in self.sessions(pods))
 
     def told_to_end(self, pods: Iterable[Json]) -> None:
-        """Waits until the supervisors of these pods have been told, and sees that their calls go on."""
-        for pod in pods:
-            wait_for(partial(self.drains, pod), CALL_SECONDS, "its supervisor is told to end")
-            assert self.are_busy([pod])
+        """Waits until the supervisors of these pods have been told while all their sessions have calls."""
+        waited = list(pods)
 
-    def drains(self, pod: Json) -> bool:
-        return bool(self.proxy.control(pod)["phase"] == "draining")
+        def all_are() -> bool:
+            waited[:] = [pod for pod in waited if not self.drains_with_calls(pod)]
+            return not waited
+
+        wait_for(all_are, CALL_SECONDS, "the supervisors are told to end")
+
+    def drains_with_calls(self, pod: Json) -> bool:
+        view = self.proxy.control(pod)
+        return view.get("phase") == "draining" and all(row["state"] == "busy" for row in view["sessions"])
 
     def has_maximum(self, pod: Json, maximum: int) -> bool:
         return bool(self.proxy.control(pod)["settings"]["maxPoolSize"] == maximum)
