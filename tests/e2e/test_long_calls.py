@@ -186,7 +186,7 @@ def has_row(pool: Pool, node: str, states: list[str]) -> bool:
     return [row["state"] for row in pool.status()["nodes"] if row["name"] == node] == states
 
 
-@pytest.mark.parametrize(("leaves", "row"), [(drained, ["Pending"]), (executing, [])])
+@pytest.mark.parametrize(("leaves", "row"), [(drained, ["NotFound"]), (executing, [])], ids=["drained", "tainted"])
 def test_a_node_that_is_drained_or_tainted_ends_its_sessions_and_no_call(
     world: World, leaves: Leaves, row: list[str]
 ) -> None:
