@@ -9,18 +9,7 @@ import pytest
 from support.caller import Caller, caller, service_url
 from support.cluster import kubectl, wait_for
 from support.faults import active_gateway
-from support.pools import POOLS, SERVICES, WORKERS, Pool, publish, session_pool, web_service
-
-# Says on which pod it ran, and how long it was told to take.
-WHERE = """
-import socket
-import time
-
-
-def predict(seconds: float = 0) -> str:
-    time.sleep(seconds)
-    return socket.gethostname()
-"""
+from support.pools import POOLS, SERVICES, WHERE, WORKERS, Pool, publish, session_pool, web_service
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ def predict(x: float = 0) -> str:
 """
 RATE = "40"  # calls a second and pool: two cores run the cluster, the callers and the sessions
 LOST_NODE_SECONDS = 2.0  # for a call that tries several slots of a lost node, 0.5 s each, before one that is there
-MINUTES = 240  # of load at most: it ends when what is tried is done
+LONGEST_SECONDS = 240  # of load at most: it ends when what is tried is done
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def under_load(world: World, seconds: float, fault: Callable[[], object]) -> tup
 
 def throughout(world: World, change: Callable[[], object], *others: Pool) -> list[Json]:
     """The change, which waits until it is done, under a load on both pools and the others; what their callers saw."""
-    loads = [world.load(MINUTES, pool) for pool in (world.target, world.bystander, *others)]
+    loads = [world.load(LONGEST_SECONDS, pool) for pool in (world.target, world.bystander, *others)]
     change()
     found = [load.end() for load in loads]
     assert_alone(*found)

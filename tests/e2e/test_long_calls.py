@@ -16,21 +16,12 @@ from sessionpools.api import names
 from support.caller import Caller, Load, caller, service_url
 from support.cluster import apply, kubectl, temporary_namespace, wait_for
 from support.faults import rollout_settles
-from support.pools import POOLS, WORKERS, Json, PodProxy, Pool, publish, session_pool, web_service
+from support.pools import POOLS, WHERE, WORKERS, Json, PodProxy, Pool, publish, session_pool, web_service
 
 CALL_SECONDS: Final = 10  # longer than a change takes to reach a session pod, and its preStop
 DRAIN_SECONDS: Final = 15
 COLLECTED_SECONDS: Final = 5.0  # until a pool is gone whose last session pod has ended
 ISOLATIONS: Final = {"single": "Pod", "forked": "Process"}
-WHERE: Final = """
-import socket
-import time
-
-
-def predict(seconds: float = 0) -> str:
-    time.sleep(seconds)
-    return socket.gethostname()
-"""
 
 Leaves = Callable[[str], AbstractContextManager[None]]
 

@@ -10,20 +10,10 @@ import pytest
 from support.caller import Caller, caller, service_url
 from support.cluster import CLUSTER, apply, cluster_script, docker, kubectl, wait_for
 from support.faults import evict, leading_controller, stopped_node
-from support.pools import POOLS, WORKERS, Json, Pool, publish, session_pool, web_service
+from support.pools import POOLS, WHERE, WORKERS, Json, Pool, publish, session_pool, web_service
 
 IMAGES = ("session-pools:dev", "session-pools-session:dev")
 JOINED = f"{CLUSTER}-worker3"
-# Says on which pod it ran, and takes long enough that calls made at once have a session each.
-WHERE = """
-import socket
-import time
-
-
-def predict(seconds: float = 0) -> str:
-    time.sleep(seconds)
-    return socket.gethostname()
-"""
 
 
 def row(pool: Pool, node: str) -> dict[str, object]:

@@ -20,7 +20,7 @@ _IMAGES = ("session-pools:dev", "session-pools-session:dev")
 _BEFORE = "session-pools-session:before"  # the default session image until the upgrade
 # What rolls controller and gateway where the commit before has changed neither.
 _OTHERWISE = ("--set", "controller.podAnnotations.before=upgrade", "--set", "gateway.podAnnotations.before=upgrade")
-_MINUTES = 240  # of load at most: it ends when the upgrade is done
+_LONGEST_SECONDS = 240  # of load at most: it ends when the upgrade is done
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_an_upgrade_restarts_no_session_and_fails_no_call(commit_before: Path, r
         script("images")
         cluster_script("load", *_IMAGES)
         with caller(WORKERS[0]) as client:
-            arguments = ("--connections", "2", "--rate", "20", "--seconds", str(_MINUTES))
+            arguments = ("--connections", "2", "--rate", "20", "--seconds", str(_LONGEST_SECONDS))
             loads = [client.load(service_url(restricted, pool.name), {"x": 1}, *arguments) for pool in pools]
             script("deploy", CLUSTER)
             for pool in pools:

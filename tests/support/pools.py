@@ -16,6 +16,16 @@ from support.tools import tool
 API_VERSION: Final = "sessionpools.dev/v1alpha1"
 WORKERS: Final = ("sessionpools-test-worker", "sessionpools-test-worker2")
 DOUBLE: Final = "def predict(x: float) -> float:\n    return 2 * x\n"
+# Says on which pod it ran, after as long as it is told to take.
+WHERE: Final = """
+import socket
+import time
+
+
+def predict(seconds: float = 0) -> str:
+    time.sleep(seconds)
+    return socket.gethostname()
+"""
 # Small enough that dozens of sessions fit on two workers.
 RESOURCES: Final = {"requests": {"cpu": "5m", "memory": "32Mi"}, "limits": {"memory": "256Mi"}}
 READY_SECONDS: Final = 120  # two cores start about three pods a second
