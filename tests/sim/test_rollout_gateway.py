@@ -46,11 +46,10 @@ async def test_old_sessions_stay_while_the_gateway_does_not_have_the_new_ones(
     witness = await begun(world, isolation)
     await world.until(lambda: world.status()["sessions"]["updated"] > 0, "a new one is ready on a node")
     old = {pod["metadata"]["uid"] for pod in world.sessions()}
+    await world.until(lambda: "until the gateways have the new ones" in world.condition("Reconciling")["message"])
     await asyncio.sleep(0.6)
     assert old <= {pod["metadata"]["uid"] for pod in world.sessions()}
-    rolling = world.condition("Reconciling")
-    assert rolling["reason"] == "RollingOut"
-    assert "until the gateways have the new ones" in rolling["message"]
+    assert world.condition("Reconciling")["reason"] == "RollingOut"
     world.gateway.pods = world.ready_by_revision
     await world.until(lambda: rolled_out(world))
     assert witness.fewest_ready >= 2
