@@ -113,7 +113,7 @@ def end_at_once(pod: Json, *, frees_lease: bool) -> None:
         kubectl("patch", "lease", "session-pools-controller", "-n", NAMESPACE, "--type=merge", "-p", freed)
 
 
-@pytest.mark.timeout(660)
+@pytest.mark.timeout(540)
 def test_fifty_leaders_killed_while_pools_change_leave_every_pool_as_its_spec_says(restricted: str) -> None:
     two_controllers()
     kinds = {"killed-a": "Pod", "killed-b": "Pod", "killed-c": "Process"}

@@ -17,7 +17,7 @@ from support.tally import TALLY
 When = Literal["before", "after"]
 
 AT_A_TIME = 8  # lives: most of each is waiting
-REACHED_AT_LEAST = 0.7  # of the crashes that were asked for, on a machine that does other things as well
+REACHED_AT_LEAST = 0.8  # of the crashes that were asked for
 
 
 @pytest.mark.parametrize("life", LIVES.values(), ids=LIVES.keys())
