@@ -144,6 +144,7 @@ def test_an_evicted_pod_is_replaced_at_once_and_one_that_is_evicted_again_and_ag
         assert [row["state"] for row in status["nodes"] if row["name"] == WORKERS[1]] == ["Success"]
         assert pool.pods(WORKERS[0]) == []
         well_again(pool, FIRST_BACK_OFF_SECONDS, began)
+        assert pool.warnings() == {"PodsDeleted": 1}
 
 
 @pytest.mark.parametrize(
@@ -175,6 +176,7 @@ def test_a_secret_that_is_created_later_is_all_that_was_missing(
         with there(secret, restricted):
             well_again(pool, seconds)
         assert uids(pool) == held
+        assert "envFrom" not in spec or pool.warnings() == {"CreateContainerConfigError": 1}
 
 
 def test_what_init_needs_of_others_may_come_later(restricted: str) -> None:
@@ -243,6 +245,7 @@ def test_a_pod_that_the_kubelet_evicts_is_said_and_replaced_after_the_back_off(r
         assert len(pool.ready_pods()) == 1  # the other node's serves on
         well_again(pool, FIRST_BACK_OFF_SECONDS, began)
         assert len(uids(pool) - before) == 1
+        assert sum(pool.warnings().values()) == 1
 
 
 def test_a_node_that_is_tainted_by_its_condition_gets_no_session_until_it_is_over(restricted: str) -> None:
@@ -269,6 +272,7 @@ def test_a_node_that_is_tainted_by_its_condition_gets_no_session_until_it_is_ove
             assert pool.pods(worker) == []
             network_unavailable({"status": "False", "reason": "Test", "message": "over"})
             well_again(pool, AT_ONCE_SECONDS)
+            assert pool.warnings() == {"NodeTainted": 1}
         finally:
             network_unavailable({"$patch": "delete"})
 
