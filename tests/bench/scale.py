@@ -3,7 +3,8 @@
 Three shapes: many pools (10 on 100 nodes, a session each), many nodes (one pool on 1,000) and many sessions (50 pools,
 each on 20 nodes of its own, 10 sessions a node: 10,000). In each, pools are filled from nothing; beside them the
 DaemonSet controller fills as many pods of the same template. Then, with all pods in place: what the controller takes
-and writes while nothing changes, how soon it replaces a pod, and how it starts again.
+and writes while nothing changes, how soon it says of a pod that it has failed and replaces one that is gone, and how
+it starts again.
 
 The controller is a process of this machine, the cluster's control plane runs in containers of it, so that both share
 its processors. docs/benchmarks.md describes the method.
@@ -11,10 +12,10 @@ its processors. docs/benchmarks.md describes the method.
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from bench import bare_creates, bars, scale_figures
 from bench.compare import Comparison, interleaved
@@ -24,6 +25,7 @@ from bench.scale_cluster import (
     CONTEXT,
     DAEMON_SETS,
     Fleet,
+    Pod,
     api_requests,
     control_plane_cpu,
     install_crds,
@@ -124,8 +126,9 @@ class _Bench:
         progress(f"{self.shape.name}: all pods are gone after {time.monotonic() - began:.1f} s")
         time.sleep(_SETTLE_SECONDS)
 
-    def at_rest(self, seconds: float, deletions: int) -> AtRest:
-        """With all pods in place: the writes of so many seconds, and the time until a deleted pod is replaced."""
+    def at_rest(self, seconds: float, ends: int) -> AtRest:
+        """With all pods in place: the writes of so many seconds; then, of as many pods as `ends` each, the time until
+        the status says that one has failed, and until one that was deleted is replaced."""
         time.sleep(_LAST_WORDS_SECONDS)
         before, cpu_before = self.controller.metrics(), self._cpu()
         time.sleep(seconds)
@@ -133,17 +136,21 @@ class _Bench:
         written = writes(self.controller.metrics().since(before))
         memory, _ = self.controller.memory_mb()
         progress(f"{self.shape.name}: at rest for {seconds:g} s: {_shown_writes(written)}; {memory:.0f} MB")
-        return AtRest(seconds, written, cpu[CONTROLLER] / seconds, memory, self._replaced(deletions))
+        noticed = self._one_after_the_other(ends, self.fleet.noticed)
+        progress(f"{self.shape.name}: a failed pod is in the status after {min(noticed):.3f} to {max(noticed):.3f} s")
+        replaced = self._one_after_the_other(ends, self.fleet.replaced)
+        progress(f"{self.shape.name}: deleted pods are replaced after {min(replaced):.3f} to {max(replaced):.3f} s")
+        return AtRest(seconds, written, cpu[CONTROLLER] / seconds, memory, noticed, replaced)
 
-    def _replaced(self, deletions: int) -> list[float]:
-        """The seconds until each of so many pods, deleted one after the other, has another in its place."""
+    def _one_after_the_other(self, ends: int, end: Callable[[Pod, float], Coroutine[Any, Any, float]]) -> list[float]:
+        """What `end` says of each of so many pods, in seconds; before the next one all pools are as they were."""
         pods = list(self.fleet.pods)
         found = []
-        for pod in pods[:: max(len(pods) // deletions, 1)][:deletions]:
-            found.append(self.runner.run(self.fleet.replaced(pod, self.deadline)))
+        for pod in pods[:: max(len(pods) // ends, 1)][:ends]:
+            found.append(self.runner.run(end(pod, self.deadline)))
             self.runner.run(self.fleet.until_all_ready(self.shape.pods, self.deadline))
+            self.runner.run(self.fleet.until_success(self.deadline))
             time.sleep(1)
-        progress(f"{self.shape.name}: deleted pods are replaced after {min(found):.3f} to {max(found):.3f} s")
         return found
 
     def _fill(self, resource: Resource, objects: Sequence[Json]) -> Fill:

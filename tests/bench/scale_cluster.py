@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,6 +27,12 @@ CLUSTER: Final = os.environ.get("SESSIONPOOLS_SCALE_CLUSTER", "sessionpools-scal
 CONTEXT: Final = f"kind-{CLUSTER}"
 DAEMON_SETS: Final = Resource("apps", "v1", "daemonsets", "DaemonSet")
 _STATUS_POLL_SECONDS: Final = 0.5
+# What the kubelet says of a pod that it has evicted.
+_EVICTED: Final[Json] = {
+    "phase": "Failed",
+    "reason": "Evicted",
+    "conditions": [{"type": "Ready", "status": "False", "reason": "PodFailed"}],
+}
 # As the kernel has their names, which it cuts off after 15 characters: the second is the controller manager.
 _PROCESSES: Final = ("kube-apiserver", "kube-controller", "kube-scheduler", "etcd")
 _READ_STATS: Final = f"""
@@ -59,17 +65,17 @@ def install_crds() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pod:
+class Pod:
     namespace: str
     name: str
     ready: bool
 
 
-def _pod(body: Json) -> _Pod:
+def _pod(body: Json) -> Pod:
     conditions = body.get("status", {}).get("conditions") or ()
     ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
     leaving = "deletionTimestamp" in body["metadata"]
-    return _Pod(body["metadata"]["namespace"], body["metadata"]["name"], ready and not leaving)
+    return Pod(body["metadata"]["namespace"], body["metadata"]["name"], ready and not leaving)
 
 
 class Pods:
@@ -77,14 +83,14 @@ class Pods:
 
     def __init__(self, api: KubeApi, namespace: str) -> None:
         self.ready = 0
-        self.newest: _Pod | None = None
+        self.newest: Pod | None = None
         self._changed = asyncio.Event()
         self.reflector = Reflector(api, PODS, _pod, self._on_change, [namespace])
 
     def __len__(self) -> int:
         return len(self.reflector)
 
-    def __iter__(self) -> Iterator[_Pod]:
+    def __iter__(self) -> Iterator[Pod]:
         return self.reflector.values()
 
     async def until(self, holds: Callable[[], bool], seconds: float, what: str) -> None:
@@ -98,7 +104,7 @@ class Pods:
             seen = f"{len(self)} pods, {self.ready} of them ready"
             raise RuntimeError(f"waited {seconds:g} s in vain for {what}: {seen}") from None
 
-    def _on_change(self, old: _Pod | None, new: _Pod | None) -> None:
+    def _on_change(self, old: Pod | None, new: Pod | None) -> None:
         self.ready += (new is not None and new.ready) - (old is not None and old.ready)
         if old is None:
             self.newest = new
@@ -177,7 +183,7 @@ class Fleet:
         await asyncio.gather(*(self._delete(resource, name) for name in names))
         await self.pods.until(lambda: not len(self.pods), seconds, "all pods to be gone")
 
-    async def replaced(self, pod: _Pod, seconds: float) -> float:
+    async def replaced(self, pod: Pod, seconds: float) -> float:
         """Deletes a pod at once; the seconds from then until the next pod was created."""
         clock, before = asyncio.get_running_loop().time, self.pods.newest
         began = clock()
@@ -185,9 +191,49 @@ class Fleet:
         await self.pods.until(lambda: self.pods.newest is not before, seconds, f"a pod in the place of {pod.name}")
         return clock() - began
 
+    async def noticed(self, pod: Pod, seconds: float) -> float:
+        """Lets a pod have failed for good; the seconds from then until the status of its pool has one ready less."""
+        clock = asyncio.get_running_loop().time
+        async with self._ready_by_status() as (ready, changed):
+            before = sum(ready.values())
+            began = clock()
+            await self._api.apply_status(
+                PODS, pod.name, {"status": _EVICTED}, namespace=self.namespace, field_manager="session-pools-bench"
+            )
+            async with asyncio.timeout(seconds):
+                while sum(ready.values()) >= before:
+                    changed.clear()
+                    await changed.wait()
+            return clock() - began
+
+    @contextlib.asynccontextmanager
+    async def _ready_by_status(self) -> AsyncIterator[tuple[dict[str, int], asyncio.Event]]:
+        """The ready sessions of each pool as its status has them, kept true meanwhile; each change sets the event."""
+        ready: dict[str, int] = {}
+        changed = asyncio.Event()
+
+        def take(_: tuple[str, int] | None, new: tuple[str, int] | None) -> None:
+            if new:
+                ready[new[0]] = new[1]
+                changed.set()
+
+        reflector = Reflector(self._api, SESSION_POOLS, _ready_of, take, [self.namespace])
+        watch = asyncio.create_task(reflector.run())
+        try:
+            await reflector.synced.wait()
+            yield ready, changed
+        finally:
+            watch.cancel()
+            await asyncio.wait([watch])
+
     async def _delete(self, resource: Resource, name: str) -> None:
         with contextlib.suppress(NotFound):
             await self._api.delete(resource, name, namespace=self.namespace)
+
+
+def _ready_of(pool: Json) -> tuple[str, int]:
+    sessions = (pool.get("status") or {}).get("sessions") or {}
+    return pool["metadata"]["name"], sessions.get("ready", 0)
 
 
 def _is_done(pool: dict[str, Any]) -> bool:

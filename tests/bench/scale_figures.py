@@ -61,6 +61,7 @@ class AtRest:
     written: Mapping[tuple[str, str], float]  # by the controller, by verb and resource
     controller_cpu: float  # CPU seconds a second
     memory_mb: float
+    noticed_seconds: Sequence[float]  # of each pod that failed, until the status said so
     replaced_seconds: Sequence[float]  # of each pod that was deleted
 
 
@@ -147,13 +148,18 @@ def _of_writes(shape: Shape, fills: Sequence[Fill]) -> list[Figure]:
         return median_of(scale(shape.name, what), [count / shape.pods for count in counts], "writes")
 
     sent = [writes(fill.metrics) for fill in fills]
-    others = [sum(count for (verb, resource), count in each.items() if _is_other(verb, resource)) for each in sent]
+    kinds = sorted({kind for each in sent for kind in each})
     return [
         a_pod(bars.SCALE_CREATES, [fill.creates() for fill in fills]),
         a_pod("pods created, a pod filled", [fill.creates("201") for fill in fills]),
         a_pod(bars.SCALE_STATUS, [fill.status_patches for fill in fills]),
-        a_pod("Events, a pod filled", [_of_resource(each, "events") for each in sent]),
-        a_pod("other writes, a pod filled", others),
+        *(
+            a_pod(
+                f"its client's writes, a pod filled: {verb} {resource}",
+                [each.get((verb, resource), 0.0) for each in sent],
+            )
+            for verb, resource in kinds
+        ),
     ]
 
 
@@ -173,11 +179,14 @@ def _of_reconciliations(shape: Shape, fills: Sequence[Fill]) -> list[Figure]:
 
 
 def _of_rest(shape: Shape, rest: AtRest) -> list[Figure]:
+    noticed_ms = [seconds * 1000 for seconds in rest.noticed_seconds]
     replaced_ms = [seconds * 1000 for seconds in rest.replaced_seconds]
     return [
         figure(scale(shape.name, bars.SCALE_IDLE), _but_leases(rest.written), "writes"),
         figure(scale(shape.name, "Lease renewals"), _of_resource(rest.written, _LEASES) * 60 / rest.seconds, "1/min"),
         figure(scale(shape.name, "controller CPU while nothing changes"), rest.controller_cpu * 1000, "ms/s"),
+        median_of(scale(shape.name, "the status says that a pod has failed, median"), noticed_ms, "ms"),
+        figure(scale(shape.name, "the status says that a pod has failed, slowest"), max(noticed_ms), "ms"),
         median_of(scale(shape.name, "a deleted pod has another in its place, median"), replaced_ms, "ms"),
         figure(scale(shape.name, "a deleted pod has another in its place, slowest"), max(replaced_ms), "ms"),
     ]
@@ -193,9 +202,3 @@ def _of_resource(written: Mapping[tuple[str, str], float], wanted: str) -> float
 
 def _but_leases(written: Mapping[tuple[str, str], float]) -> float:
     return sum(written.values()) - _of_resource(written, _LEASES)
-
-
-def _is_other(verb: str, resource: str) -> bool:
-    """Neither a pod's creation, nor of the kinds' status, nor an Event, nor the Lease."""
-    kind = resource.partition(".")[0]
-    return (verb, resource) != ("create", "pods") and kind not in _KINDS | {"events"} and resource != _LEASES
