@@ -96,9 +96,9 @@ true
 {{- end -}}
 {{- end -}}
 
-{{/* Where callers inside of the cluster reach the gateway. */}}
-{{- define "session-pools.gatewayUrl" -}}
-{{ if .Values.gateway.tls.secretName }}https{{ else }}http{{ end }}://{{ include "session-pools.gateway" . }}.{{ .Release.Namespace }}:12800
+{{/* How callers speak to the gateway. */}}
+{{- define "session-pools.gatewayScheme" -}}
+{{- if .Values.gateway.tls.secretName }}https{{ else }}http{{ end -}}
 {{- end -}}
 
 {{/* "true" if several pods can use the store at a time, else nothing. */}}
