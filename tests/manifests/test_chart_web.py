@@ -6,12 +6,11 @@ import base64
 import subprocess
 
 import pytest
-import yaml
 
 from sessionpools.gateway.settings import from_environment as gateway_settings
 from sessionpools.web.settings import ENVIRONMENT
 from sessionpools.web.settings import from_environment as web_settings
-from support.manifests import CHART, HelmError, Object, chart, of_kind, the
+from support.manifests import CHART, HelmError, Object, chart, of_kind, parse, the
 from support.tools import ROOT, tool
 
 NAME = "session-pools-web"
@@ -253,7 +252,7 @@ def test_admins_password_is_long_random_and_kept_when_the_release_goes() -> None
     again = subprocess.run(
         [tool("helm"), "template", "session-pools", CHART], text=True, capture_output=True, check=True
     )
-    other = the([o for o in yaml.safe_load_all(again.stdout) if o], "Secret", "session-pools-admin")
+    other = the(parse(again.stdout), "Secret", "session-pools-admin")
     assert other["data"] != secret["data"]
     assert volume("admin")["secret"] == {"secretName": "session-pools-admin"}
 
