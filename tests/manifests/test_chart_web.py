@@ -228,7 +228,12 @@ def test_without_a_volume_what_is_published_ends_with_the_pod() -> None:
 def test_a_new_one_is_ready_before_an_old_one_ends_where_both_may_have_the_store(values: Object, strategy: str) -> None:
     found = deployment(values)["spec"]["strategy"]
     assert found["type"] == strategy
-    assert found.get("rollingUpdate") in (None, {"maxUnavailable": 0, "maxSurge": 1})
+    if strategy == "Recreate":
+        assert "rollingUpdate" not in found and "lifecycle" not in container(values)
+    else:
+        assert found["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+        # the old one takes requests until the Service leads them to another
+        assert container(values)["lifecycle"] == {"preStop": {"sleep": {"seconds": 3}}}
 
 
 def test_several_replicas_need_a_store_that_all_of_them_can_write() -> None:
