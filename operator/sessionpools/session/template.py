@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from sessionpools.session import capture, hugepages, invoke, linux
+from sessionpools.session import bundles, capture, hugepages, invoke, linux
 from sessionpools.session.channel import SPARE, Channel, ChannelClosedError, Message
 from sessionpools.session.config import Launch, RevisionSpec
 from sessionpools.session.log import Log
@@ -47,7 +47,8 @@ class Template:
     # --- loading ----------------------------------------------------------------------------------------------------
 
     def load(self) -> None:
-        """Import, load, warm. Reports each phase before it begins, as it may hang in it."""
+        """Fetch the code if need be, import, load, warm. Reports each phase before it begins, as it may hang in it."""
+        bundles.provide(self.spec, self.launch.paths, self._report)
         if self.spec.code:
             with contextlib.suppress(OSError):
                 os.chdir(self.spec.code)
