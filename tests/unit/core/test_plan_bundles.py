@@ -70,6 +70,9 @@ def test_all_others_stay(there: PodView, phase: str) -> None:
 
 
 def test_one_that_is_too_many_as_well_is_deleted_once() -> None:
-    more = [session(failure=UNREACHABLE), replace(pod(OLD, POOL, 1, failure=UNREACHABLE), bundle_url="https://old/b")]
+    more = [
+        session(failure=UNREACHABLE),
+        replace(pod(OLD, POOL, 1, ready=False, failure=UNREACHABLE), bundle_url="https://old/b"),
+    ]
     gone = [delete.pod for delete in plan(POOL, NEW, places(POOL, node()), [*more], {}, 1e6).deletes]
     assert sorted(each.uid for each in gone) == sorted(each.uid for each in more) != []
