@@ -7,7 +7,7 @@ WORDS = {}
 
 def load():
     for file in (Path(__file__).parent / "words").glob("*.txt"):
-        WORDS[file.stem] = frozenset(file.read_text().split())
+        WORDS[file.stem] = frozenset(file.read_text(encoding="utf-8").split())
 
 
 def guess(text: str) -> str:
