@@ -11,7 +11,7 @@ from sessionpools.core.keys import elder_of, service_of
 from sessionpools.core.model import PodView
 from sessionpools.core.revision import CodeFiles, Revision, code_files_of, resolve
 
-__all__ = ["Blocked", "CodeProblem", "Target", "needs_config_map", "target"]
+__all__ = ["BUNDLE_SCHEMES", "Blocked", "CodeProblem", "Target", "needs_config_map", "target"]
 
 # A ConfigMap holds 1 MiB, keys included (ConfigMap, in the Kubernetes API reference).
 CODE_LIMIT_BYTES: Final = 1024 * 1024 - 4096

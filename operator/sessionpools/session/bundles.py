@@ -49,8 +49,8 @@ _URL_CHARACTERS: Final = 160  # in a message; the first line of the termination 
 _PROBLEM_CHARACTERS: Final = 100  # in a phase, which is shown to 200
 _BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
 _REMEDY: Final = (
-    "see that it runs, that its name is right and that network policies let session pods reach it, or correct "
-    "code.bundle.url"
+    "see that it is there and that network policies let session pods reach it, correct code.bundle.url, or raise "
+    "startTimeoutSeconds"
 )
 
 
@@ -223,12 +223,11 @@ class _Fetch:
     def _too_late(self) -> LoadError:
         if self._phase != FETCH:
             return LoadError(f"StartTimeout: {self._phase} took longer than {self._seconds:g} s")
-        problem = self._problem or f"only {self._loaded()} had come"
-        within = f"within {self._seconds:g} s (of startTimeoutSeconds)"
-        return LoadError(f"BundleUnreachable: {self._url}: {problem}, {within}: {_REMEDY}")
+        problem = self._problem or f"{self._loaded_bytes()} bytes had come"
+        return LoadError(f"BundleUnreachable: {self._url}: {problem} after {self._seconds:g} s: {_REMEDY}")
 
-    def _loaded(self) -> str:
+    def _loaded_bytes(self) -> int:
         try:
-            return f"{os.stat(self._files.packed).st_size} bytes"
+            return os.stat(self._files.packed).st_size
         except OSError:
-            return "nothing"
+            return 0

@@ -33,6 +33,7 @@ import traceback
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import IO, Any, Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -43,7 +44,7 @@ from sessionpools.session.unpack import BundleError, BundleTooLargeError, unpack
 # What a link of 1 Gbit/s brings in five seconds, shared with every other session pod that starts meanwhile.
 MAX_PACKED_BYTES: Final = 512 << 20
 # A server that says nothing for so long is asked again; connecting, TLS and each read have it anew.
-STALL_SECONDS: Final = 30.0
+_STALL_SECONDS: Final = 30.0
 MAX_REDIRECTS: Final = 5
 # Between two tries: a gateway or a web API that is restarted is away for seconds; an outage is no reason for a flood.
 _FIRST_WAIT_SECONDS: Final = 0.5
@@ -73,20 +74,28 @@ class TryAgainError(Exception):
 Say = Callable[[dict[str, str]], None]
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Smaller ones are for tests."""
+
+    packed_bytes: int = MAX_PACKED_BYTES
+    stall_seconds: float = _STALL_SECONDS
+
+
 def obtain(
     url: str,
     sha256: str,
     files: Files,
     say: Say,
     sleep: Callable[[float], None] = time.sleep,
-    limit: int = MAX_PACKED_BYTES,
+    limits: Limits = Limits(),
 ) -> None:
     """Have the bundle complete. Tries as long as it may help; raises BundleError, and OSError of the disk."""
     say({"phase": FETCH})
     with contextlib.suppress(FileNotFoundError):
         os.unlink(files.complete)
     clear(files.code)
-    digest = _download(url, files.packed, say, sleep, limit)
+    digest = _download(url, files.packed, say, sleep, limits)
     if digest != sha256:
         raise BundleDigestMismatchError(
             f"it has the sha256 {digest}, not {sha256}: correct code.bundle.sha256, or put the right archive there"
@@ -107,14 +116,14 @@ def clear(folder: str) -> None:
         shutil.rmtree(folder)
 
 
-def _download(url: str, path: str, say: Say, sleep: Callable[[float], None], limit: int) -> str:
+def _download(url: str, path: str, say: Say, sleep: Callable[[float], None], limits: Limits) -> str:
     """Write what the URL gives to the file; its sha256."""
-    source = _source(url)
+    source = _source(url, limits.stall_seconds)
     wait = _FIRST_WAIT_SECONDS
     while True:
         try:
             with contextlib.closing(source()) as answer:
-                return _copy(answer, path, limit)
+                return _copy(answer, path, limits.packed_bytes)
         except TryAgainError as error:
             say({"problem": str(error)})
         sleep(wait * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311
@@ -165,7 +174,7 @@ class _Answer:
         self._stream.close()
 
 
-def _source(url: str) -> Callable[[], _Answer]:
+def _source(url: str, stall_seconds: float) -> Callable[[], _Answer]:
     """What asks for the archive, each time anew."""
     try:
         parts = urlsplit(url)
@@ -185,7 +194,7 @@ def _source(url: str) -> Callable[[], _Answer]:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         login = f"Basic {base64.b64encode(pair.encode()).decode()}"
     opener = _opener()
-    return lambda: _open_http(opener, plain, login)
+    return lambda: _open_http(opener, plain, login, stall_seconds)
 
 
 def _open_file(path: str) -> _Answer:
@@ -222,13 +231,13 @@ def _opener() -> urllib.request.OpenerDirector:
     return opener
 
 
-def _open_http(opener: urllib.request.OpenerDirector, url: str, login: str) -> _Answer:
+def _open_http(opener: urllib.request.OpenerDirector, url: str, login: str, stall_seconds: float) -> _Answer:
     try:
         request = urllib.request.Request(url)  # noqa: S310  its scheme is known. Handlers change it: one for each try
         if login:
             request.add_unredirected_header("Authorization", login)  # not for whom a redirect leads to
         with _network():
-            answer = opener.open(request, timeout=STALL_SECONDS)
+            answer = opener.open(request, timeout=stall_seconds)
     except (http.client.InvalidURL, ValueError) as error:  # UnicodeError among them
         raise BundleUnreachableError(
             f"that is no URL ({type(error).__name__}): correct code.bundle.url; all but ASCII must be percent-encoded"
@@ -281,7 +290,7 @@ def _failed(error: OSError) -> Exception:
 
 def _words(error: Exception) -> str:
     if isinstance(error, TimeoutError):
-        return f"no answer for {STALL_SECONDS:g} s"
+        return "no answer"
     if isinstance(error, http.client.IncompleteRead):
         return "the answer ended early"
     text = (error.strerror if isinstance(error, OSError) else "") or str(error)

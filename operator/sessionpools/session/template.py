@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import traceback
+import types
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -257,6 +258,9 @@ def main(arguments: Sequence[str]) -> None:
     # `python -m` put the directory of its start first; code is found by the revision's own path.
     if not getattr(sys.flags, "safe_path", False) and sys.path and sys.path[0] in ("", "/"):
         del sys.path[0]
+    # Pickles name what they were made in `__main__`: that is the code's own here, not this file, whose functions they
+    # would see and replace. dill takes it for the global variables of the functions that it loads.
+    sys.modules["__main__"] = types.ModuleType("__main__")
     sys.argv = [""]
     faulthandler.register(signal.SIGUSR2, file=launch.stack_fd, all_threads=True)
     linux.raise_oom_score(TEMPLATE_OOM_SCORE)
