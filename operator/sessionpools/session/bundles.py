@@ -45,6 +45,7 @@ UNPACK: Final = "unpack bundle"
 _MARGIN_SECONDS: Final = 3.0
 _MARGIN_PART: Final = 0.2
 _LOCK_SECONDS: Final = 0.1  # between two tries
+_LISTEN_SECONDS: Final = 60.0  # at a time: poll() takes some weeks at most, and startTimeoutSeconds more
 _URL_CHARACTERS: Final = 160  # in a message; the first line of the termination log is shown to 500
 _PROBLEM_CHARACTERS: Final = 100  # in a phase, which is shown to 200
 _BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
@@ -201,7 +202,9 @@ class _Fetch:
         poller = select.poll()
         poller.register(fd, select.POLLIN)
         rest = b""
-        while poller.poll(max(0.0, self._deadline - time.monotonic()) * 1000):
+        while (left := self._deadline - time.monotonic()) > 0:
+            if not poller.poll(min(left, _LISTEN_SECONDS) * 1000):
+                continue
             data = os.read(fd, 65536)
             if not data:
                 return True

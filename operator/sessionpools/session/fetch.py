@@ -25,6 +25,7 @@ import http.client
 import json
 import os
 import random
+import shutil
 import ssl
 import stat
 import sys
@@ -39,7 +40,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from sessionpools.session import linux
 from sessionpools.session.bundles import FETCH, UNPACK, URL_VARIABLE, Files, shown
-from sessionpools.session.unpack import BundleError, BundleTooLargeError, unpack
+from sessionpools.session.unpack import BundleError, BundleTooLargeError, no_room, unpack
 
 # What a link of 1 Gbit/s brings in five seconds, shared with every other session pod that starts meanwhile.
 MAX_PACKED_BYTES: Final = 512 << 20
@@ -95,21 +96,22 @@ def obtain(
     with contextlib.suppress(FileNotFoundError):
         os.unlink(files.complete)
     clear(files.code)
-    digest = _download(url, files.packed, say, sleep, limits)
-    if digest != sha256:
-        raise BundleDigestMismatchError(
-            f"it has the sha256 {digest}, not {sha256}: correct code.bundle.sha256, or put the right archive there"
-        )
-    say({"phase": UNPACK})
-    unpack(files.packed, files.code)
-    os.unlink(files.packed)
+    try:
+        digest = _download(url, files.packed, say, sleep, limits)
+        if digest != sha256:
+            raise BundleDigestMismatchError(
+                f"it has the sha256 {digest}, not {sha256}: correct code.bundle.sha256, or put the right archive there"
+            )
+        say({"phase": UNPACK})
+        unpack(files.packed, files.code)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(files.packed)
     files.set_complete(sha256)
 
 
 def clear(folder: str) -> None:
     """Remove what an unfinished unpacking left, whose folders may be read-only already."""
-    import shutil
-
     for parent, _, _ in os.walk(folder):
         os.chmod(parent, 0o700)
     with contextlib.suppress(FileNotFoundError):
@@ -134,16 +136,16 @@ def _copy(answer: _Answer, path: str, limit: int) -> str:
     if answer.length > limit:
         raise _too_large(limit)
     digest, count = hashlib.sha256(), 0
-    with open(path, "wb", buffering=0) as file:
-        for chunk in answer.chunks():
-            count += len(chunk)
-            if count > limit:
-                raise _too_large(limit)
-            digest.update(chunk)
-            try:
+    try:
+        with open(path, "wb") as file:
+            for chunk in answer.chunks():
+                count += len(chunk)
+                if count > limit:
+                    raise _too_large(limit)
+                digest.update(chunk)
                 file.write(chunk)
-            except OSError as error:
-                raise BundleTooLargeError(f"there is no room for it on the node's disk: {error.strerror}") from error
+    except OSError as error:  # the disk's: those of the network have other names by now
+        raise no_room(error) or error from None
     if 0 <= count < answer.length:
         raise TryAgainError(f"the answer ended after {count} of {answer.length} bytes")
     return digest.hexdigest()
@@ -166,8 +168,12 @@ class _Answer:
         self.length = length
 
     def chunks(self) -> Iterator[bytes]:
+        left = self.length
         with _network():
-            while chunk := self._stream.read(_CHUNK_BYTES):
+            # read1() gives what is there, be it little: how far a slow answer has come is then seen on the disk. Not
+            # beyond the length: before Python 3.12 it would wait there for what is never sent.
+            while left and (chunk := self._stream.read1(_CHUNK_BYTES if left < 0 else min(_CHUNK_BYTES, left))):
+                left -= len(chunk) if left > 0 else 0
                 yield chunk
 
     def close(self) -> None:

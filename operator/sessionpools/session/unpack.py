@@ -90,8 +90,8 @@ def unpack(archive: str, folder: str, limits: Limits = Limits()) -> None:
     except gzip.BadGzipFile as error:  # an OSError
         raise _damaged(error) from error
     except OSError as error:
-        if error.errno in _FULL:
-            raise BundleTooLargeError(f"there is no room for it on the node's disk: {error.strerror}") from error
+        if full := no_room(error):
+            raise full from error
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ):
             raise BundleInvalidError(f"it holds a name that cannot be a file's here: {error.strerror}") from error
         raise
@@ -99,6 +99,13 @@ def unpack(archive: str, folder: str, limits: Limits = Limits()) -> None:
         raise BundleInvalidError(f"its headers take more memory than any bundle's should; {_MAKE}") from error
     except Exception as error:  # TarError, BadZipFile, zlib.error, EOFError, RecursionError (headers of headers), ...
         raise _damaged(error) from error
+
+
+def no_room(error: OSError) -> BundleTooLargeError | None:
+    """What an error of the disk says of the bundle, if that it does not fit."""
+    if error.errno in _FULL:
+        return BundleTooLargeError(f"there is no room for it on the node's disk ({error.strerror}); {_ELSEWHERE}")
+    return None
 
 
 def _damaged(error: BaseException) -> BundleInvalidError:
@@ -247,7 +254,7 @@ class _Target:
             fd = os.open(self._at(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except FileExistsError:
             raise self._twice(path) from None
-        with open(fd, "wb", buffering=0) as file:
+        with open(fd, "wb") as file:
             while data := source.read(_CHUNK_BYTES):
                 self._bytes += len(data)
                 if self._bytes > self._limits.bytes:
