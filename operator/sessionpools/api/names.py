@@ -43,6 +43,8 @@ CONTROL_PORT: Final = 8999
 CONFIG_DIR: Final = "/etc/session-pools"
 REVISION_DIR: Final = f"{CONFIG_DIR}/revision"  # the revision's ConfigMap: session.json
 CODE_DIR: Final = f"{CONFIG_DIR}/code"  # inline and ConfigMap code
+BUNDLE_DIR: Final = f"{CONFIG_DIR}/bundle"  # an emptyDir: the archive while it is fetched, and what it holds
+BUNDLE_CODE_DIR: Final = f"{BUNDLE_DIR}/code"
 LIVE_DIR: Final = f"{CONFIG_DIR}/live"  # downwardAPI: the file `settings`
 WORK_DIR: Final = "/tmp"  # noqa: S108  an emptyDir: the root file system is read-only
 # What begins so is the product's own; the kinds refuse it in env, envFrom and volumes of a web service.
@@ -51,6 +53,11 @@ VOLUME_PREFIX: Final = "session-pools"
 ENV_POOL: Final = "SESSIONPOOLS_POOL"  # "<pool uid>/<revision>"; the header X-Session-Pool must name the uid
 ENV_MEMORY: Final = "SESSIONPOOLS_SESSION_MEMORY"  # memory limit of one session in bytes; 0: none
 ENV_CONFIG_DIR: Final = "SESSIONPOOLS_CONFIG_DIR"
+# Where to fetch the bundle whose digest is in session.json: a bundle that moves is no new revision.
+ENV_BUNDLE_URL: Final = "SESSIONPOOLS_BUNDLE_URL"
+PHASE_FETCH_BUNDLE: Final = "fetch bundle"  # how the phase begins that the control port shows meanwhile
+# First words of the termination log where the bundle is at fault.
+BUNDLE_REASONS: Final = frozenset({"BundleDigestMismatch", "BundleInvalid", "BundleTooLarge", "BundleUnreachable"})
 
 # preStop: gateways stop sending to a pod that is being deleted within this time (seconds).
 PRE_STOP_SECONDS: Final = 3
