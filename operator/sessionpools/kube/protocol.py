@@ -252,6 +252,11 @@ class KubeApi(Protocol):
 
     async def merge_patch(self, resource: Resource, name: str, body: Json, *, namespace: str | None = None) -> Json: ...
 
+    async def update(self, resource: Resource, body: Json, *, namespace: str | None = None) -> Json:
+        """Put `body` in the place of the object that it names, as it was read and then changed: Conflict if its
+        resourceVersion is no longer the object's. What a merge patch can not say, a null for one, it can."""
+        ...
+
     async def apply_status(
         self, resource: Resource, name: str, body: Json, *, namespace: str | None = None, field_manager: str
     ) -> Json:
