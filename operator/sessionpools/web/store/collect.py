@@ -20,7 +20,9 @@ class Collector:
         self,
         store: ObjectStore,
         identity: str,  # the pod's name
-        referenced: Callable[[], Awaitable[Collection[str]]],  # sha256 of every WebService's bundle; raises if not known
+        referenced: Callable[
+            [], Awaitable[Collection[str]]
+        ],  # sha256 of every WebService's bundle; raises if not known
         chores: Mapping[str, Chore],
     ) -> None: ...
     async def run(self) -> None: ...  # until cancelled
