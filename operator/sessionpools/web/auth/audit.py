@@ -1,4 +1,4 @@
-"""The audit log: a line for each login and for each change, done, refused or failed: who, what, from where, how it ended.
+"""The audit log: a line for each login and each change, done, refused or failed: who, what, from where, how it ended.
 
 The lines are of the logger `sessionpools.audit`, and come whatever the log level is. An entry has no field for a
 password or a token, and a name that nobody has is not written down either: it may be a password in the wrong field.

@@ -18,7 +18,7 @@ import base64
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -34,7 +34,7 @@ __all__ = ["PUBLIC_KEYS", "SECRET_KEYS", "KeyRing"]
 
 _log = logging.getLogger(__name__)
 
-SECRET_KEYS: Final = "session-pools-keys"
+SECRET_KEYS: Final = "session-pools-keys"  # noqa: S105  its name
 PUBLIC_KEYS: Final = "session-pools-keys-public"  # a file KID.pem for each key
 _ENTRY: Final = "keys.json"
 
@@ -44,7 +44,7 @@ _ATTEMPTS: Final = 5  # to write before another does; each loss means that anoth
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    keys: KeySet = KeySet()
+    keys: KeySet = field(default_factory=KeySet)
     published: frozenset[str] = frozenset()
 
 

@@ -1,11 +1,11 @@
 """The limit on failed logins: token buckets per user name and per source address. Pure, with an injected clock.
 
-A login takes one token of each bucket that it falls into and gives them back if it succeeds, so only failures count, and
-those that are still being verified. An empty bucket says when it has a token again; nothing is ever locked.
+A login takes one token of each bucket that it falls into and gives them back if it succeeds, so only failures count,
+and those that are still being verified. An empty bucket says when it has a token again; nothing is ever locked.
 
 - An address has 10 failures, then one each 20 s. IPv6 counts by /64: that is what one customer has.
-- A user name has 30 failures, then one each 3 s, whoever they are by: so it takes attackers at seven addresses or more to
-  be in its way at all.
+- A user name has 30 failures, then one each 3 s, whoever they are by: so it takes attackers at seven addresses or more
+  to be in its way at all.
 - Where a user name has logged in from before, its logins from there fall into a bucket of their own, and into no other:
   attackers elsewhere, or a misconfigured program behind the same proxy, are not in its way.
 
