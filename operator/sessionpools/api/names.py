@@ -35,6 +35,8 @@ ANNOTATION_ISOLATION: Final = f"{GROUP}/isolation"
 ANNOTATION_SETTINGS: Final = f"{GROUP}/settings"
 # Set by a user on a SessionPool: a new value is a new revision, as `kubectl rollout restart` does it.
 ANNOTATION_RESTARTED_AT: Final = f"{GROUP}/restartedAt"
+# Set by an operator on the Secret of the signing keys: a time (RFC 3339). A key that signed before it is replaced.
+ANNOTATION_ROTATE_AT: Final = f"{GROUP}/rotate-at"
 
 # --- annotations of WebServices and SessionPools that the web API writes --------------------------------------
 ANNOTATION_OWNER: Final = f"{GROUP}/owner"  # the user who published it

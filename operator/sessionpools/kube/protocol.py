@@ -67,6 +67,7 @@ WEB_SERVICES: Final = Resource("sessionpools.dev", "v1alpha1", "webservices", "W
 PODS: Final = Resource("", "v1", "pods", "Pod")
 NODES: Final = Resource("", "v1", "nodes", "Node", namespaced=False)
 CONFIG_MAPS: Final = Resource("", "v1", "configmaps", "ConfigMap")
+SECRETS: Final = Resource("", "v1", "secrets", "Secret")
 EVENTS: Final = Resource("", "v1", "events", "Event")
 NAMESPACES: Final = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
@@ -250,7 +251,10 @@ class KubeApi(Protocol):
         has changed since (else Conflict)."""
         ...
 
-    async def merge_patch(self, resource: Resource, name: str, body: Json, *, namespace: str | None = None) -> Json: ...
+    async def merge_patch(self, resource: Resource, name: str, body: Json, *, namespace: str | None = None) -> Json:
+        """Change some fields (RFC 7386; null takes one away). With a `metadata.resourceVersion` in `body`, only if
+        nothing of the object has changed since (else Conflict): that is how one of several writers wins."""
+        ...
 
     async def update(self, resource: Resource, body: Json, *, namespace: str | None = None) -> Json:
         """Put `body` in the place of the object that it names, as it was read and then changed: Conflict if its
