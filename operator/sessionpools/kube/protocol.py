@@ -251,10 +251,7 @@ class KubeApi(Protocol):
         has changed since (else Conflict)."""
         ...
 
-    async def merge_patch(self, resource: Resource, name: str, body: Json, *, namespace: str | None = None) -> Json:
-        """Change some fields (RFC 7386; null takes one away). With a `metadata.resourceVersion` in `body`, only if
-        nothing of the object has changed since (else Conflict): that is how one of several writers wins."""
-        ...
+    async def merge_patch(self, resource: Resource, name: str, body: Json, *, namespace: str | None = None) -> Json: ...
 
     async def update(self, resource: Resource, body: Json, *, namespace: str | None = None) -> Json:
         """Put `body` in the place of the object that it names, as it was read and then changed: Conflict if its

@@ -107,7 +107,7 @@ def _without_spent(keys: KeySet, now: float) -> KeySet:
 def _rotated(keys: KeySet, now: float, rotate_at: float) -> KeySet:
     begun = [key for key in keys.keys if key.signs_from <= now]
     following = [key for key in keys.keys if key.signs_from > now]
-    if not begun or begun[-1].signs_from >= rotate_at or not following:
+    if not begun or begun[-1].signs_from >= int(rotate_at) or not following:
         return keys
     successor = following[0]
     soonest = max(int(now), successor.created + LEAD_SECONDS)

@@ -8,6 +8,7 @@ again, so that a flood of logins costs neither memory nor the other requests.
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -67,21 +68,22 @@ class Passwords:
         self._threads = ThreadPoolExecutor(VERIFIED_AT_ONCE, thread_name_prefix="argon2")
         self._nobodys = _HASHER.hash("nobody's")  # what passwords for unknown users are compared with
         self._pending = 0
+        self._lock = threading.Lock()
 
     async def matches(self, password: str, hashed: str | None) -> bool:
         """Whether `hashed` is of `password`. None, for an unknown user, is never, and takes as long as a hash with
         our `PARAMETERS`. Raises TooManyAttempts when too many wait already."""
-        if self._pending >= VERIFIED_AT_ONCE + WAITING_AT_MOST:
-            raise TooManyAttempts(1)
-        self._pending += 1
-        # Not decremented when the caller goes away, but when the work is done: what is in a thread goes on.
+        with self._lock:
+            if self._pending >= VERIFIED_AT_ONCE + WAITING_AT_MOST:
+                raise TooManyAttempts(1)
+            self._pending += 1
         work = self._threads.submit(_matches, password, hashed or self._nobodys)
-        loop = asyncio.get_running_loop()
-        work.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done))
+        work.add_done_callback(self._done)  # not when the caller goes away: what is in a thread goes on
         return await asyncio.wrap_future(work) and hashed is not None
 
-    def _done(self) -> None:
-        self._pending -= 1
+    def _done(self, _: object) -> None:
+        with self._lock:
+            self._pending -= 1
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

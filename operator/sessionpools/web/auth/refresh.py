@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 LIFE_SECONDS: Final = 14 * 24 * 3600  # Machine Learning Server's: 14 days without use
 CHAIN_SECONDS: Final = 90 * 24 * 3600  # and after this long log in again
 RETRY_SECONDS: Final = 30  # a caller that got no answer has given up or asked again by then
-PREFIX: Final = "auth/refresh/"
+PREFIX: Final = "auth/refresh"
 _FAMILY_BYTES: Final = 16
 _SECRET_BYTES: Final = 32
 # What nobody can use any more goes a day later: the store's clock may be another's.
@@ -219,7 +219,7 @@ class RefreshTokens:
 
 
 def _key(family_id: bytes) -> str:
-    return f"{PREFIX}{family_id.hex()}.json"
+    return f"{PREFIX}/{family_id.hex()}.json"
 
 
 def _encoded(family: Family) -> bytes:
