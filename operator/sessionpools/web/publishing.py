@@ -23,7 +23,7 @@ from sessionpools.api.v1alpha1 import WebService
 from sessionpools.core.keys import age_of
 from sessionpools.kube.protocol import SESSION_POOLS, WEB_SERVICES, AlreadyExists, Conflict, Json, NotFound
 from sessionpools.web import objects
-from sessionpools.web.auth.identity import Principal
+from sessionpools.web.auth.identity import Principal, Role
 from sessionpools.web.auth.roles import Action, require
 from sessionpools.web.bundlefiles import unpacked
 from sessionpools.web.cluster import Cluster
@@ -41,7 +41,6 @@ SCRIPT: Final = "service_script.py"
 INIT_BLOCK: Final = "init_block.py"
 INIT: Final = "service_init:load"
 _OBJECT, _OBJECT_SUFFIX, _FILE = "objects/", ".dill", "files/"
-_NATIVE: Final = ("files", "entrypoint", "init")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,27 +174,37 @@ class Publishing:
         if request.code is not None and request.entrypoint is not None:
             raise BadRequest("code and entrypoint: give one of them, code for a block or entrypoint for a function")
         if request.entrypoint is not None or request.files is not None or request.init is not None:
-            spec |= await self._native(request, before)
+            spec |= await self._native(who, request, before)
+            annotations[names.ANNOTATION_SNAPSHOT] = request.snapshot_id
         elif request.code is not None or request.init_code is not None or request.snapshot_id is not None:
             spec |= await self._script(who, request, before)
             annotations[names.ANNOTATION_SNAPSHOT] = request.snapshot_id
         return Published(spec, annotations)
 
-    async def _native(self, request: PublishRequest, before: Mapping[str, Any]) -> dict[str, Any]:
-        """A function in files that were sent. An update may send the files alone, or another function of them."""
-        for field in ("snapshot_id", "init_code"):
-            if getattr(request, field) is not None:
-                raise BadRequest(f"{field}: goes with code, a block of it; with entrypoint use files and init")
+    async def _native(self, who: Principal, request: PublishRequest, before: Mapping[str, Any]) -> dict[str, Any]:
+        """A function in files that were sent, or that a snapshot has, which is the way for large ones. An update may
+        name another function of the files that there are, or send other files for it."""
+        if request.init_code is not None:
+            raise BadRequest("initCode: goes with code, a block of it; with entrypoint use init (module:function)")
         entrypoint = request.entrypoint or before.get("entrypoint")
         if not entrypoint:
             raise BadRequest("entrypoint: give module:function, the function in files that answers a call")
         spec: dict[str, Any] = {"entrypoint": entrypoint, "init": request.init or before.get("init")}
-        if request.files is not None:
-            return spec | {"code": await self._stored(_decoded(request.files))}
-        code = before.get("code")
-        if not code:
+        async with contextlib.AsyncExitStack() as stack:
+            files: dict[str, Content] = {}
+            if request.snapshot_id is not None:
+                snapshot = await self.snapshot(who, request.snapshot_id)
+                if snapshot.objects:
+                    raise BadRequest(
+                        "snapshotId: has objects, which go with code: with entrypoint it may have files only"
+                    )
+                files |= (await stack.enter_async_context(self.authoring.checkout(snapshot)))[1]
+            files |= _decoded(request.files or {})
+            if files:
+                return spec | {"code": await self._stored(files)}
+        if not before.get("code"):
             raise BadRequest("files: give the code, relative paths and their contents in base64")
-        return spec | {"code": code}
+        return spec | {"code": before["code"]}
 
     async def _script(self, who: Principal, request: PublishRequest, before: Mapping[str, Any]) -> dict[str, Any]:
         """A block of code, its init block and the snapshot's objects; what an update leaves out comes from the bundle
@@ -222,7 +231,7 @@ class Publishing:
 
     async def snapshot(self, who: Principal, snapshot_id: str) -> Snapshot:
         """One that `who` may use. Raises NotFound of the store, Denied."""
-        snapshot = await self.authoring.snapshot(snapshot_id, None)
+        snapshot = await self.authoring.snapshot(snapshot_id, None if who.role is Role.OWNER else who.name)
         require(who, Action.USE_SNAPSHOT, snapshot.owner)
         return snapshot
 
@@ -270,8 +279,6 @@ def _decoded(files: Mapping[str, str]) -> dict[str, Content]:
             decoded[path] = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):
             raise BadRequest(f"files.{path}: is not base64: encode the file's content so") from None
-    if not decoded:
-        raise BadRequest("files: give at least the file that entrypoint names")
     return decoded
 
 

@@ -1,8 +1,8 @@
 """What a pool's sessions do, out of what the gateways and the session pods say of themselves. Pure.
 
 Queued calls and waiting times are the gateways' (docs/operations/metrics.md): each counts what it has taken, so they
-are added up. Which sessions are busy on which node only their pods know; those of a pod that does not answer in time count
-as idle, and the gateways' number of busy ones is taken for the pool if it is higher than what the pods said.
+are added up. Which sessions are busy on which node only their pods know; of a pod that does not answer in time they
+count as idle, and the gateways' number of busy ones is taken for the pool if it is higher than what the pods said.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class PublishRequest(Body):
     """Python; R is refused."""
 
     files: Annotated[dict[str, str], Field(max_length=1000)] | None = None
-    """Relative paths and contents in base64; with `entrypoint`."""
+    """Relative paths and contents in base64; with `entrypoint`. Large ones come by way of a snapshot's files."""
     entrypoint: Annotated[str, Field(max_length=255)] | None = None
     """module:function that answers a call; not together with `code`."""
     init: Annotated[str, Field(max_length=255)] | None = None
