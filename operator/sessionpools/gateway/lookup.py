@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from sessionpools.gateway import webapi
@@ -25,13 +25,26 @@ AGAIN_SECONDS: Final = 10.0
 UNKNOWN_AGAIN_SECONDS: Final = 1.0
 
 
+async def addresses(web: WebApi) -> list[str]:
+    """What its name means, in the order in which the system prefers them. Raises OSError, and UnicodeError for what can
+    be no name."""
+    found = await asyncio.get_running_loop().getaddrinfo(web.host, web.port, type=socket.SOCK_STREAM)
+    return [str(address[0]) for *_, address in found if "%" not in str(address[0])]
+
+
 class Lookup:
     """`web`: None where there is no web API. `address`: "" while it is not known."""
 
-    def __init__(self, web: WebApi | None, on_change: Callable[[], None], address: str = "") -> None:
-        self.address = address
+    def __init__(
+        self,
+        web: WebApi | None,
+        on_change: Callable[[], None],
+        look_up: Callable[[WebApi], Awaitable[list[str]]] = addresses,
+    ) -> None:
+        self.address = ""
         self._web = web
         self._on_change = on_change
+        self._look_up = look_up
         self._trouble = ""
 
     @property
@@ -47,8 +60,8 @@ class Lookup:
 
     async def _look(self, web: WebApi) -> None:
         try:
-            found = await _addresses(web)
-        except (OSError, UnicodeError) as error:  # UnicodeError: no name could be so
+            found = await self._look_up(web)
+        except (OSError, UnicodeError) as error:
             self._say(f"the web API's name {web.host} is not found: {error}")
             return
         self._say("")
@@ -62,9 +75,3 @@ class Lookup:
         if trouble and trouble != self._trouble:
             log.warning(trouble, extra={"address": self.address})
         self._trouble = trouble
-
-
-async def _addresses(web: WebApi) -> list[str]:
-    """In the order in which the system prefers them."""
-    found = await asyncio.get_running_loop().getaddrinfo(web.host, web.port, type=socket.SOCK_STREAM)
-    return [str(address[0]) for *_, address in found if "%" not in str(address[0])]
