@@ -26,6 +26,8 @@ from sessionpools.kube.jsonlog import log_json
 
 __all__ = ["main"]
 
+log = logging.getLogger(__name__)
+
 POLL_SECONDS: Final = 0.05
 
 EPILOG: Final = "environment:\n" + "\n".join(
@@ -65,7 +67,11 @@ async def run_agent(settings: GatewaySettings) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.cancel)
     api = await connect(component="session-pools-gateway")
     directory = settings.haproxy.directory
-    agent = Agent(api, settings.haproxy, settings.namespaces, ignored=settings.ignored_namespaces)
+    if settings.keys is None:
+        log.warning(
+            "AUTHENTICATION IS OFF (SESSIONPOOLS_AUTH_ENABLED=false): everybody who reaches the gateway may call"
+        )
+    agent = Agent(api, settings.haproxy, settings.namespaces, ignored=settings.ignored_namespaces, keys=settings.keys)
     requests = RequestMetrics(lambda: agent.routes)
     listener = await listen(directory / files.REQUESTS_SOCKET, requests)
     demand = DemandSource(agent.runtime.ask, agent.lent)
