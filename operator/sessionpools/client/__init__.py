@@ -53,6 +53,7 @@ from sessionpools.client.models import (
     PoolStatus,
     PoolUsage,
     Service,
+    Wait,
 )
 from sessionpools.client.tokens import Identity, Store, Tokens
 
@@ -94,5 +95,6 @@ __all__ = [
     "TransportError",
     "Unauthorized",
     "Unavailable",
+    "Wait",
     "WaitTimeout",
 ]

@@ -40,6 +40,8 @@ class AsyncPools(_Part):
 
     create_or_update = awaiting(PoolFlows.create_or_update)
     status = awaiting(PoolFlows.status)
+    usage = awaiting(PoolFlows.usage)
+    list = awaiting(PoolFlows.list)
     delete = awaiting(PoolFlows.delete)
     wait_until_ready = awaiting(PoolFlows.wait_until_ready)
     wait_until_gone = awaiting(PoolFlows.wait_until_gone)

@@ -55,6 +55,8 @@ class Pools(_Part):
 
     create_or_update = blocking(PoolFlows.create_or_update)
     status = blocking(PoolFlows.status)
+    usage = blocking(PoolFlows.usage)
+    list = blocking(PoolFlows.list)
     delete = blocking(PoolFlows.delete)
     wait_until_ready = blocking(PoolFlows.wait_until_ready)
     wait_until_gone = blocking(PoolFlows.wait_until_gone)

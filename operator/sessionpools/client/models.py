@@ -8,6 +8,7 @@ import base64
 import binascii
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, AliasGenerator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel, to_pascal
@@ -33,6 +34,7 @@ __all__ = [
     "PoolStatus",
     "PoolUsage",
     "Service",
+    "Wait",
     "read",
 ]
 
@@ -94,28 +96,72 @@ class Condition(_Model):
 
 
 class PoolNode(_Model):
-    """A pool on one compute node."""
+    """Whether a compute node has its sessions. Success: they are ready. Pending: they are awaited, or not gone yet."""
 
     endpoint: str = Field("", validation_alias=AliasChoices("computeNodeEndpoint", "ComputeNodeEndpoint", "endpoint"))
     status: State
-    node: str = ""
-    desired: int | None = None
-    ready: int | None = None
-    message: str = ""
 
     @property
-    def label(self) -> str:
-        return self.node or self.endpoint
+    def name(self) -> str:
+        return _host(self.endpoint)
 
 
 class PoolStatus(_Model):
-    """A dedicated pool on all compute nodes."""
+    """A dedicated pool on all compute nodes, as Machine Learning Server tells it; PoolUsage says more."""
 
     name: str
     version: str
-    initial_pool_size: int | None = None
-    max_pool_size: int | None = None
     nodes: tuple[PoolNode, ...] = ()
+
+    @property
+    def status(self) -> State:
+        """Success on all nodes; NotFound: on none, not even awaited; else Pending."""
+        states = {node.status for node in self.nodes}
+        if states == {"Success"}:
+            return "Success"
+        return "Pending" if states - {"NotFound"} else "NotFound"
+
+
+class Wait(_Model):
+    """How long calls waited for a session since the gateways started: seconds; percentiles are bounds of buckets."""
+
+    count: int = 0
+    mean_seconds: float | None = None
+    p50_seconds: float | None = None
+    p95_seconds: float | None = None
+    p99_seconds: float | None = None
+
+
+class NodeUsage(_Model):
+    """A pool on one compute node. `message` says why it is not Success; `grown` are sessions above initialPoolSize."""
+
+    node: str
+    status: State
+    desired: int = 0
+    ready: int = 0
+    busy: int = 0
+    idle: int = 0
+    starting: int = 0
+    grown: int = 0
+    message: str = ""
+
+
+class PoolUsage(_Model):
+    """What a pool's sessions do now. `queued` and `wait` come from the gateways: unknown when none of them answers."""
+
+    name: str
+    version: str
+    status: State
+    initial_pool_size: int
+    max_pool_size: int
+    busy: int = 0
+    idle: int = 0
+    starting: int = 0
+    queued: int = 0
+    grown: int = 0
+    wait: Wait | None = None
+    gateways: int = 0
+    nodes: tuple[NodeUsage, ...] = ()
     conditions: tuple[Condition, ...] = ()
 
     @property
@@ -123,51 +169,18 @@ class PoolStatus(_Model):
         return f"{self.name} {self.version}"
 
     @property
-    def state(self) -> State:
-        """Success on all nodes; NotFound: on none, not even being created; else Pending."""
-        states = {node.status for node in self.nodes}
-        if states == {"Success"}:
-            return "Success"
-        return "Pending" if states - {"NotFound"} else "NotFound"
+    def ready(self) -> int:
+        return sum(node.ready for node in self.nodes)
+
+    @property
+    def desired(self) -> int:
+        return sum(node.desired for node in self.nodes)
 
     @property
     def stalled(self) -> str:
         """Why it makes no progress without a change by somebody; empty while it does, or is ready."""
         found = next((c for c in self.conditions if c.type == "Stalled" and c.status == "True"), None)
         return "" if found is None else found.message or found.reason
-
-    @property
-    def ready(self) -> int:
-        """Sessions that are ready, on all nodes that tell."""
-        return sum(node.ready or 0 for node in self.nodes)
-
-    @property
-    def desired(self) -> int:
-        return sum(node.desired or 0 for node in self.nodes)
-
-
-class NodeUsage(_Model):
-    """What a pool's sessions do on one node."""
-
-    node: str
-    busy: int = 0
-    idle: int = 0
-    starting: int = 0
-    grown: int = 0  # sessions above initialPoolSize
-
-
-class PoolUsage(_Model):
-    """What a pool's sessions do now. Waiting times are those of the gateway, in seconds, of the calls that waited."""
-
-    name: str
-    version: str
-    busy: int = 0
-    idle: int = 0
-    starting: int = 0
-    queued: int = 0
-    grown: int = 0
-    wait_seconds: float | None = None
-    nodes: tuple[NodeUsage, ...] = ()
 
 
 # --- calls ----------------------------------------------------------------------------------------------------------
@@ -268,7 +281,7 @@ class Node(_Model):
 
     @property
     def name(self) -> str:
-        return self.endpoint.partition("://")[2].partition(":")[0] or self.endpoint
+        return _host(self.endpoint)
 
 
 def read(kind: type[T], body: Any, what: str) -> T:
@@ -279,6 +292,11 @@ def read(kind: type[T], body: Any, what: str) -> T:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the body"
         raise AnswerInvalid(f"{what}: {where}: {first['msg']}") from None
+
+
+def _host(endpoint: str) -> str:
+    """The node's name in the form in which Machine Learning Server names nodes, http://NODE:12805/."""
+    return urlsplit(endpoint).hostname or endpoint
 
 
 def _listed(names: Mapping[str, Any]) -> str:

@@ -1,17 +1,23 @@
 """Dedicated pools: create or update, status, delete, and waiting until they are ready or gone."""
 
+import contextlib
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-from sessionpools.client.errors import InputInvalid, PoolStalled
+from sessionpools.client.errors import InputInvalid, NotFound, PoolStalled
 from sessionpools.client.exchange import Flow, Link
+from sessionpools.client.flows.services import Services
 from sessionpools.client.flows.waiting import Progress, until
-from sessionpools.client.models import PoolStatus, read
+from sessionpools.client.models import PoolStatus, PoolUsage, read
 from sessionpools.client.wire import Repeat, Request, path_of, post_json
 
 __all__ = ["Pools"]
 
 _READY_SECONDS: Final = 600.0  # a pool's startTimeoutSeconds, unless somebody changed it
 _GONE_SECONDS: Final = 300.0
+# What a pool said before it was changed is no word on the change; the controller looks at a change within a second.
+_STALLED_SECONDS: Final = 2.0
+_TOLD: Final = 3  # nodes in a message
 
 
 class Pools:
@@ -37,9 +43,22 @@ class Pools:
     def status(self, name: str, version: str) -> Flow[PoolStatus]:
         """The pool on every compute node; NotFound everywhere where there is none."""
         request = Request("GET", _path(name, version))
-        body = (yield from self._link.exchange(request)).json()
-        fields = body if isinstance(body, dict) else {"nodes": body}
-        return read(PoolStatus, {**fields, "name": name, "version": version}, str(request))
+        rows = (yield from self._link.exchange(request)).json()
+        return read(PoolStatus, {"name": name, "version": version, "nodes": rows}, str(request))
+
+    def usage(self, name: str, version: str) -> Flow[PoolUsage]:
+        """What its sessions do, on each node, how many calls wait, and why it is not ready. Raises NotFound."""
+        request = Request("GET", path_of("services", name, version, "pool", "usage"))
+        response = yield from self._link.exchange(request)
+        return read(PoolUsage, response.json(), str(request))
+
+    def list(self) -> Flow[Sequence[PoolUsage]]:
+        """The pools of all web services: a request for each version that is published."""
+        found = []
+        for service in (yield from Services(self._link).list()):
+            with contextlib.suppress(NotFound):  # it has none
+                found.append((yield from self.usage(service.name, service.version)))
+        return found
 
     def delete(self, name: str, version: str, *, force: bool = False) -> Flow[None]:
         """Ask for its end; `wait_until_gone` returns when no node holds a session. Calls that run are answered."""
@@ -47,61 +66,62 @@ class Pools:
         yield from self._link.exchange(request)
 
     def wait_until_ready(
-        self,
-        name: str,
-        version: str,
-        *,
-        timeout: float = _READY_SECONDS,
-        progress: Progress[PoolStatus] | None = None,
-    ) -> Flow[PoolStatus]:
-        """The status when the pool is Success on every node; `progress` gets each change on the way.
+        self, name: str, version: str, *, timeout: float = _READY_SECONDS, progress: Progress[PoolUsage] | None = None
+    ) -> Flow[PoolUsage]:
+        """Where the pool is when it is Success on every node; `progress` gets each change on the way.
 
         Raises PoolStalled as soon as the pool says that it makes no progress without a change by somebody, with its
-        words, and WaitTimeout after `timeout` seconds.
+        words, WaitTimeout after `timeout` seconds, and NotFound when there is no such pool.
         """
+        clock = self._link.clock
+        stalled_since: float | None = None
 
-        def ready(status: PoolStatus) -> bool:
-            if status.stalled:
-                raise PoolStalled(f"pool of {status.label}: {status.stalled}", status)
-            return status.state == "Success"
+        def ready(pool: PoolUsage) -> bool:
+            nonlocal stalled_since
+            if not pool.stalled:
+                stalled_since = None
+            elif stalled_since is None:
+                stalled_since = clock.monotonic()
+            elif clock.monotonic() - stalled_since >= _STALLED_SECONDS:
+                raise PoolStalled(f"pool of {pool.label}: {pool.stalled}", pool)
+            return pool.status == "Success" and not pool.stalled
 
         return (
             yield from until(
-                lambda: self.status(name, version),
+                lambda: self.usage(name, version),
                 ready,
                 timeout=timeout,
-                clock=self._link.clock,
+                clock=clock,
                 what=_where,
                 progress=progress,
             )
         )
 
     def wait_until_gone(
-        self,
-        name: str,
-        version: str,
-        *,
-        timeout: float = _GONE_SECONDS,
-        progress: Progress[PoolStatus] | None = None,
+        self, name: str, version: str, *, timeout: float = _GONE_SECONDS, progress: Progress[PoolStatus] | None = None
     ) -> Flow[PoolStatus]:
         """The status when no node holds a session of the pool any more. Raises WaitTimeout after `timeout` seconds."""
         return (
             yield from until(
                 lambda: self.status(name, version),
-                lambda status: status.state == "NotFound",
+                lambda pool: pool.status == "NotFound",
                 timeout=timeout,
                 clock=self._link.clock,
-                what=_where,
+                what=lambda pool: f"pool of {name} {version}: {_nodes((n.name, n.status, '') for n in pool.nodes)}",
                 progress=progress,
             )
         )
 
 
-def _where(status: PoolStatus) -> str:
-    slow = [node for node in status.nodes if node.status != "Success"]
-    why = "; ".join(f"{node.label}: {node.status}{f', {node.message}' if node.message else ''}" for node in slow[:3])
-    more = f"; and {len(slow) - 3} more" if len(slow) > 3 else ""
-    return f"pool of {status.label}: {status.state}{f' ({why}{more})' if why else ''}"
+def _where(pool: PoolUsage) -> str:
+    slow = ((node.node, node.status, node.message) for node in pool.nodes if node.status != "Success")
+    return f"pool of {pool.label}: {pool.ready} of {pool.desired} sessions are ready: {_nodes(slow) or pool.status}"
+
+
+def _nodes(rows: Iterable[tuple[str, str, str]]) -> str:
+    told = [f"{node}: {status}{f', {message}' if message else ''}" for node, status, message in rows]
+    more = [f"and {len(told) - _TOLD} more nodes"] if len(told) > _TOLD else []
+    return "; ".join(told[:_TOLD] + more)
 
 
 def _path(name: str, version: str) -> str:

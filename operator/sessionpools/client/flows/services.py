@@ -110,7 +110,7 @@ class Services:
         return (yield from self.get(name, version))
 
     def delete(self, name: str, version: str, *, force: bool = False) -> Flow[None]:
-        """Unpublish it: calls get 404 from now on. Its pool stays, without sessions, until it is deleted too.
+        """Unpublish it: calls get 404 from now on. The pool that was made for it by this API ends with it.
 
         Raises NotFound, Forbidden (somebody else's), Conflict (something else manages it, unless forced).
         """
