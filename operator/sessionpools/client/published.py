@@ -4,7 +4,6 @@ YAML is read as the API server reads it, unknown fields being errors; the CEL ru
 alone. Called by run.py.
 """
 
-import ast
 import re
 import shutil
 import subprocess
@@ -19,6 +18,8 @@ from pydantic import ValidationError
 
 from sessionpools.api import names
 from sessionpools.api.v1alpha1 import Bundle, Isolation, SessionPool, SessionPoolSpec, WebService, WebServiceSpec
+from sessionpools.client.errors import InputInvalid
+from sessionpools.client.pyfile import functions_of
 from sessionpools.core.keys import key_of, pool_of
 from sessionpools.core.revision import CodeFiles, code_files_of
 from sessionpools.core.target import BUNDLE_SCHEMES
@@ -26,14 +27,11 @@ from sessionpools.core.target import BUNDLE_SCHEMES
 __all__ = ["InputError", "Published", "Sizes", "read"]
 
 _YAML: Final = (".yaml", ".yml")
-_INIT: Final = ("init", "load")  # functions of a Python file that run once
-_ENTRYPOINT: Final = "predict"
 _VERSION: Final = "v1"
 _SHA256: Final = re.compile("[0-9a-f]{64}")
 
 
-class InputError(ValueError):
-    """What was given can not be served. The message names the file, the object, the field and the remedy."""
+InputError = InputInvalid  # what was given can not be served: names the file, the object, the field and the remedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,19 +218,7 @@ def _default_pool(service: WebService, sizes: Sizes) -> SessionPool:
 
 
 def _from_python(path: Path, sizes: Sizes) -> Published:
-    if not path.stem.isidentifier():
-        raise InputError(f"{path}: {path.stem!r} is no module name: use letters, digits and _")
-    try:
-        tree = ast.parse(path.read_bytes(), str(path))
-    except SyntaxError as error:
-        raise InputError(f"{path}:{error.lineno}: SyntaxError: {error.msg}") from None
-    found = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    public = [name for name in found if not name.startswith("_") and name not in _INIT]
-    if _ENTRYPOINT not in public and len(public) != 1:
-        has = f"has {', '.join(public)}" if public else "has no public function"
-        raise InputError(f"{path}: {has}: name the function that answers calls {_ENTRYPOINT}, or publish a WebService")
-    function = _ENTRYPOINT if _ENTRYPOINT in public else public[0]
-    init = next((name for name in _INIT if name in found), "")
+    functions = functions_of(path)
     service = WebService.model_validate(
         {
             "metadata": {"name": path.stem.lower().replace("_", "-"), "namespace": "default"},
@@ -240,8 +226,8 @@ def _from_python(path: Path, sizes: Sizes) -> Published:
                 "name": path.stem,
                 "version": _VERSION,
                 "code": {"imagePath": str(path.resolve().parent)},
-                "entrypoint": f"{path.stem}:{function}",
-                "init": f"{path.stem}:{init}" if init else "",
+                "entrypoint": functions.entrypoint,
+                "init": functions.init,
             },
         }
     )
