@@ -1,8 +1,9 @@
 """Calls a web service and says how long it took; scripts/demo runs it inside pods, by `kubectl exec`.
 
-`call URL INPUTS`  by the gateway: the first call on a new connection, then more on the same.
-`crowd URL INPUTS` far more calls at once than the pool's sessions and its queue take.
-`start`            in a session pod: the same call in a newly started interpreter: start, import, init, function.
+`login URL PASSWORD`     prints a token of the user admin; the gateways may learn of the web API's first key just now.
+`call URL TOKEN INPUTS`  by the gateway: the first call on a new connection, then more on the same.
+`crowd URL TOKEN INPUTS` far more calls at once than the pool's sessions and its queue take.
+`start`                  in a session pod: the same call in a newly started interpreter: start, import, init, function.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import urllib.parse
 from pathlib import Path
 
 REVISION = Path("/etc/session-pools/revision/session.json")
+LOGIN_SECONDS = 60
 WARM_CALLS = 200
 CROWD = 300
 
@@ -35,13 +37,34 @@ print("answer", json.dumps(named(service["entrypoint"])(**service["warmup"])))
 """
 
 
-def call(url: str, inputs: str) -> None:
+def login(url: str, password: str) -> None:
+    target = urllib.parse.urlsplit(url)
+    body = json.dumps({"username": "admin", "password": password})
+    deadline = time.monotonic() + LOGIN_SECONDS
+    while True:
+        try:
+            connection = http.client.HTTPConnection(target.netloc, timeout=30)
+            connection.request("POST", target.path, body, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            status, answer = response.status, response.read()
+        except OSError as error:
+            status, answer = 503, str(error).encode()
+        if status == 200:
+            print(json.loads(answer)["access_token"])
+            return
+        if status != 503 or time.monotonic() > deadline:
+            sys.exit(f"login: {status}: {answer.decode()}")
+        time.sleep(0.5)
+
+
+def call(url: str, token: str, inputs: str) -> None:
     target = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(target.netloc, timeout=30)
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
     times = []
     for _ in range(1 + WARM_CALLS):
         begin = time.perf_counter()
-        connection.request("POST", target.path, inputs, {"Content-Type": "application/json"})
+        connection.request("POST", target.path, inputs, headers)
         answer = json.loads(connection.getresponse().read())
         times.append((time.perf_counter() - begin) * 1000)
         if not answer["success"]:
@@ -52,13 +75,14 @@ def call(url: str, inputs: str) -> None:
     print(f"{first:.1f}\t{statistics.median(warm):.2f}\t{p99:.2f}\t{json.dumps(output)}")
 
 
-async def crowd(url: str, inputs: str) -> None:
+async def crowd(url: str, token: str, inputs: str) -> None:
     target = urllib.parse.urlsplit(url)
     body = inputs.encode()
     lines = (
         f"POST {target.path} HTTP/1.1",
         f"Host: {target.netloc}",
         f"Content-Length: {len(body)}",
+        f"Authorization: Bearer {token}",
         "Connection: close",
     )
     request = "\r\n".join((*lines, "", "")).encode() + body
@@ -90,4 +114,4 @@ if __name__ == "__main__":
     if command == "crowd":
         asyncio.run(crowd(*arguments))
     else:
-        {"call": call, "start": start}[command](*arguments)
+        {"login": login, "call": call, "start": start}[command](*arguments)

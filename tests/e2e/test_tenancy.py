@@ -17,7 +17,7 @@ from support.tools import ROOT
 
 LIMIT = 3
 RELEASE = "tenant"
-CONTROLLER = f"{RELEASE}-session-pools-controller"
+CONTROLLER, GATEWAY, WEB = (f"{RELEASE}-session-pools-{part}" for part in ("controller", "gateway", "web"))
 READ_NODES = "tenancy-test-read-nodes"
 
 Json = dict[str, Any]
@@ -94,6 +94,8 @@ def values_of(tenant: str, *nodes: str) -> Json:
         "watch": {"namespaces": [tenant], "nodes": list(nodes)},
         "controller": {"replicas": 1},
         "gateway": {"replicas": 1},
+        "web": {"store": {"persistence": {"enabled": False}}},
+        "auth": {"enabled": False},
     }
 
 
@@ -147,14 +149,16 @@ def test_a_release_with_roles_only_serves_its_namespace_on_named_nodes_beside_th
         assert [(row["name"], row["ready"]) for row in status["nodes"]] == [(WORKERS[0], 2)]
         assert {pod["spec"]["nodeName"] for pod in mine.pods()} == {WORKERS[0]}
 
-        for account in (CONTROLLER, f"{RELEASE}-session-pools-gateway"):
+        for account in (CONTROLLER, GATEWAY, WEB):
             assert may(tenant, account, "list", "pods", tenant)
             assert not may(tenant, account, "list", "pods", everybody)
             assert not any(may(tenant, account, "list", kind, "") for kind in ("nodes", "pods", POOLS))
 
-        gateway = f"http://{RELEASE}-session-pools-gateway.{tenant}:12800"
+        gateway = f"http://{GATEWAY}.{tenant}:12800"
         answer = client.call(f"{gateway}/api/mine/v1", {"x": 21})
         assert (answer.status, answer.body["outputParameters"]) == (200, {"answer": 42})
+        status, _, listed = client.request("GET", f"{gateway}/services")
+        assert (status, [service["name"] for service in json.loads(listed)]) == (200, ["mine"])
         assert client.call(f"{gateway}/namespaces/{everybody}/api/theirs/v1", {"x": 1}).status == 404
 
         # both controllers look at what changes, and each leaves the other's alone
@@ -176,11 +180,12 @@ def test_without_nodes_it_says_what_to_do_and_with_the_right_to_read_them_it_ser
     assert "SESSIONPOOLS_NODES names none" in said and "bind a ClusterRole" in said
     assert mine.ready_pods()  # they go on; a Deployment keeps the controller that works until the new one does
     kubectl("create", "clusterrole", READ_NODES, "--verb=get,list,watch", "--resource=nodes")
-    account = f"--serviceaccount={tenant}:{CONTROLLER}"
-    kubectl("create", "clusterrolebinding", READ_NODES, f"--clusterrole={READ_NODES}", account)
+    accounts = [f"--serviceaccount={tenant}:{account}" for account in (CONTROLLER, WEB)]
+    kubectl("create", "clusterrolebinding", READ_NODES, f"--clusterrole={READ_NODES}", *accounts)
     # the kubelet waits for up to 5 minutes before it starts a container again that has ended often
     kubectl("rollout", "restart", f"deployment/{CONTROLLER}", "-n", tenant)
-    kubectl("rollout", "status", f"deployment/{CONTROLLER}", "-n", tenant, "--timeout=110s")
+    for deployment in (CONTROLLER, WEB):
+        kubectl("rollout", "status", f"deployment/{deployment}", "-n", tenant, "--timeout=110s")
     wait_for(lambda: {row["name"] for row in mine.status()["nodes"]} == set(WORKERS), READY_SECONDS, "both nodes")
     status = mine.until_success()
     assert [row["ready"] for row in status["nodes"]] == [1, 1]

@@ -158,6 +158,10 @@ def test_the_agent_is_told_what_it_needs_by_its_environment() -> None:
         "SESSIONPOOLS_HTTP_PORT": "12801",
         "SESSIONPOOLS_MAX_CONNECTIONS": "4000",
         "SESSIONPOOLS_ACCESS_LOG": "true",
+        "SESSIONPOOLS_WEB_API": "session-pools-web:12802",
+        "SESSIONPOOLS_WEB_MAX_BODY_MIB": "512",
+        "SESSIONPOOLS_AUTH_ENABLED": "true",
+        "SESSIONPOOLS_KEYS_CONFIG_MAP": "session-pools-keys-public",
         "SESSIONPOOLS_LOG_LEVEL": "info",
     }
     assert env({"gateway": {"accessLog": False}})["SESSIONPOOLS_ACCESS_LOG"] == "false"
@@ -280,7 +284,7 @@ def test_a_route_without_a_gateway_to_attach_to_is_refused() -> None:
 
 def test_a_pod_monitor_asks_all_gateways_for_metrics_when_asked_for() -> None:
     assert not of_kind(chart(), "PodMonitor")
-    monitor = the(chart({"metrics": {"podMonitor": {"enabled": True, "labels": {"release": "p"}}}}), "PodMonitor")
+    monitor = the(chart({"metrics": {"podMonitor": {"enabled": True, "labels": {"release": "p"}}}}), "PodMonitor", NAME)
     assert monitor["metadata"]["labels"]["release"] == "p"
     assert monitor["spec"]["selector"]["matchLabels"] == GATEWAYS
     (port,) = container("agent")["ports"]
@@ -292,12 +296,14 @@ def test_a_pod_monitor_asks_all_gateways_for_metrics_when_asked_for() -> None:
 
 def test_it_can_be_left_out() -> None:
     objects = chart({"gateway": {"enabled": False}, "metrics": {"podMonitor": {"enabled": True}}})
-    assert not [o for o in objects if o["metadata"]["labels"].get("app.kubernetes.io/component") == "gateway"]
+    components = {o["metadata"]["labels"].get("app.kubernetes.io/component") for o in objects}
+    assert not components & {"gateway", "web"}  # callers reach the web API by the gateway alone
 
 
 def test_an_account_that_exists_is_used_and_not_made() -> None:
     objects = chart({"gateway": {"serviceAccount": {"create": False, "name": "ours"}}})
-    assert [o["metadata"]["name"] for o in of_kind(objects, "ServiceAccount")] == ["session-pools-controller"]
+    accounts = {o["metadata"]["name"] for o in of_kind(objects, "ServiceAccount")}
+    assert accounts == {"session-pools-controller", "session-pools-web"}
     assert the(objects, "Deployment", NAME)["spec"]["template"]["spec"]["serviceAccountName"] == "ours"
     assert the(objects, "RoleBinding", f"{NAME}-election")["subjects"][0]["name"] == "ours"
     expression = the(objects, "ValidatingAdmissionPolicy")["spec"]["matchConditions"][0]["expression"]

@@ -46,8 +46,24 @@ EVERYTHING_ON = {
         "podLabels": {"team": "ml"},
         "serviceAccount": {"annotations": {"a": "b"}},
     },
+    "auth": {"admin": {"existingSecret": "ours"}, "users": {"existingSecret": "theirs"}},
+    "web": {
+        "replicas": 2,
+        "store": {
+            "existingSecret": "store",
+            "persistence": {"storageClassName": "shared", "accessModes": ["ReadWriteMany"]},
+        },
+        "priorityClassName": "system-cluster-critical",
+        "tolerations": [{"operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "podAnnotations": {"example.com/scrape": "true"},
+        "podLabels": {"team": "ml"},
+        "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+        "serviceAccount": {"annotations": {"a": "b"}},
+    },
     "networkPolicy": {
         "namespaces": ["demo"],
+        "webEgress": [{"to": [{"ipBlock": {"cidr": "10.2.0.0/16"}}], "ports": [{"port": 9000}]}],
         "sessionIngress": [{"from": [{"podSelector": {"matchLabels": {"app": "mine"}}}], "ports": [{"port": 9000}]}],
         "sessionEgress": [{"to": [{"ipBlock": {"cidr": "10.1.0.0/16"}}], "ports": [{"port": 5432}]}],
     },
@@ -80,32 +96,46 @@ def test_helm_lint_has_nothing_to_say() -> None:
     assert "[WARNING]" not in done.stdout
 
 
-def test_by_default_two_controllers_and_two_gateways_are_installed_with_what_they_need() -> None:
+def test_by_default_controllers_gateways_and_a_web_api_are_installed_with_what_they_need() -> None:
     objects = chart()
     assert sorted((o["kind"], o["metadata"]["name"]) for o in objects) == [
         ("ClusterRole", "session-pools-controller"),
         ("ClusterRole", "session-pools-edit"),
         ("ClusterRole", "session-pools-gateway"),
         ("ClusterRole", "session-pools-view"),
+        ("ClusterRole", "session-pools-web"),
         ("ClusterRoleBinding", "session-pools-controller"),
         ("ClusterRoleBinding", "session-pools-gateway"),
+        ("ClusterRoleBinding", "session-pools-web"),
+        ("ConfigMap", "session-pools-keys-public"),
         ("CustomResourceDefinition", "sessionpools.sessionpools.dev"),
         ("CustomResourceDefinition", "webservices.sessionpools.dev"),
         ("Deployment", "session-pools-controller"),
         ("Deployment", "session-pools-gateway"),
+        ("Deployment", "session-pools-web"),
         ("NetworkPolicy", "session-pools-gateway"),
+        ("NetworkPolicy", "session-pools-web"),
+        ("PersistentVolumeClaim", "session-pools-web"),
         ("PodDisruptionBudget", "session-pools-controller"),
         ("PodDisruptionBudget", "session-pools-gateway"),
         ("Role", "session-pools-controller-election"),
         ("Role", "session-pools-controller-gateways"),
         ("Role", "session-pools-gateway-election"),
+        ("Role", "session-pools-web"),
+        ("Role", "session-pools-web-release"),
         ("RoleBinding", "session-pools-controller-election"),
         ("RoleBinding", "session-pools-controller-gateways"),
         ("RoleBinding", "session-pools-gateway-election"),
+        ("RoleBinding", "session-pools-web"),
+        ("RoleBinding", "session-pools-web-release"),
+        ("Secret", "session-pools-admin"),
+        ("Secret", "session-pools-keys"),
         ("Service", "session-pools-controller"),
         ("Service", "session-pools-gateway"),
+        ("Service", "session-pools-web"),
         ("ServiceAccount", "session-pools-controller"),
         ("ServiceAccount", "session-pools-gateway"),
+        ("ServiceAccount", "session-pools-web"),
         ("ValidatingAdmissionPolicy", "session-pools-gateway"),
         ("ValidatingAdmissionPolicyBinding", "session-pools-gateway"),
     ]
@@ -296,7 +326,8 @@ def test_what_is_set_for_the_pod_stands_in_the_pod() -> None:
 
 def test_a_service_account_that_exists_is_used_and_not_made() -> None:
     objects = chart({"serviceAccount": {"create": False, "name": "ours"}})
-    assert [o["metadata"]["name"] for o in of_kind(objects, "ServiceAccount")] == ["session-pools-gateway"]
+    accounts = {o["metadata"]["name"] for o in of_kind(objects, "ServiceAccount")}
+    assert accounts == {"session-pools-gateway", "session-pools-web"}
     assert pod(objects)["spec"]["serviceAccountName"] == "ours"
     assert the(objects, "ClusterRoleBinding", "session-pools-controller")["subjects"][0]["name"] == "ours"
 

@@ -1,4 +1,4 @@
-"""The rights that the chart grants: no more than controller and gateway use, in both of their modes."""
+"""The rights that the chart grants: no more than controller, gateway and web API use, in both of their modes."""
 
 import re
 
@@ -38,7 +38,13 @@ IN_A_NAMESPACE = (
 LEASE = grant("coordination.k8s.io", "leases", "create get patch")
 FIND_GATEWAYS = grant("", "pods", "get list watch")
 ROUTE = grant("sessionpools.dev", "sessionpools webservices", "get list watch") | grant("", "pods", "get list watch")
-ELECT = grant("", "pods", "get list watch patch") | LEASE
+READ_KEYS = grant("", "configmaps", "get list watch")
+ELECT = grant("", "pods", "get list watch patch") | LEASE | READ_KEYS
+FIND_BUNDLES = grant("sessionpools.dev", "webservices", "list")
+PUBLISH = grant("sessionpools.dev", "sessionpools webservices", "get list watch create update delete") | grant(
+    "", "pods", "get list watch"
+)
+KEEP_KEYS = grant("", "pods", "get list watch") | grant("", "secrets configmaps", "get patch")
 
 
 def roles_of(objects: list[Object], account: str) -> dict[str, Rights]:
@@ -82,6 +88,49 @@ def test_the_gateway_reads_what_it_routes_by_and_writes_only_where_it_runs() -> 
     }
 
 
+def test_the_web_api_publishes_in_its_one_namespace_and_elsewhere_reads_which_code_is_used() -> None:
+    assert roles_of(chart(), "session-pools-web") == {
+        "": NODES | FIND_BUNDLES,
+        "session-pools": PUBLISH | KEEP_KEYS,
+    }
+    assert roles_of(chart({"api": {"namespace": "scoring"}}), "session-pools-web") == {
+        "": NODES | FIND_BUNDLES,
+        "scoring": PUBLISH,
+        "session-pools": KEEP_KEYS,
+    }
+    assert roles_of(chart(NAMESPACED | {"api": {"namespace": "green"}}), "session-pools-web") == {
+        "": NODES,
+        "blue": FIND_BUNDLES,
+        "green": PUBLISH,
+        "session-pools": KEEP_KEYS,
+    }
+
+
+def test_of_secrets_and_of_its_config_maps_the_web_api_may_change_those_of_the_keys_and_create_none() -> None:
+    objects = chart()
+    for role in of_kind(objects, "Role", "ClusterRole"):
+        for rule in role["rules"]:
+            if "secrets" in rule["resources"]:
+                assert role["metadata"]["name"] == "session-pools-web-release"
+                assert rule["resourceNames"] == ["session-pools-keys"]
+    (rule,) = [r for r in the(objects, "Role", "session-pools-web-release")["rules"] if "configmaps" in r["resources"]]
+    assert rule["resourceNames"] == ["session-pools-keys-public"]
+    (rule,) = [
+        r for r in the(objects, "Role", "session-pools-gateway-election")["rules"] if "configmaps" in r["resources"]
+    ]
+    assert rule["resourceNames"] == ["session-pools-keys-public"]
+    there = {(o["kind"], o["metadata"]["name"]) for o in of_kind(objects, "Secret", "ConfigMap")}
+    assert {("Secret", "session-pools-keys"), ("ConfigMap", "session-pools-keys-public")} <= there
+
+
+def test_without_tokens_nobody_reads_keys() -> None:
+    off = {"auth": {"enabled": False}}
+    assert roles_of(chart(off), "session-pools-gateway")["session-pools"] == ELECT - READ_KEYS
+    assert roles_of(chart(off | {"api": {"namespace": "scoring"}}), "session-pools-web")["session-pools"] == (
+        grant("", "pods", "get list watch")
+    )
+
+
 @pytest.mark.parametrize("component", ["controller", "gateway"])
 def test_of_leases_each_reads_and_writes_its_own(component: str) -> None:
     objects = chart({"crds": {"enabled": False}}, release="team-b", namespace="session-pools")
@@ -114,6 +163,9 @@ def test_without_cluster_scope_every_object_is_in_a_namespace_and_the_rights_the
     controller, gateway = (roles_of(objects, f"session-pools-{part}") for part in ("controller", "gateway"))
     home = {"session-pools": FIND_GATEWAYS | LEASE | (IN_A_NAMESPACE if "session-pools" in namespaces else set())}
     assert controller == dict.fromkeys(namespaces, IN_A_NAMESPACE) | home
+    at_home = KEEP_KEYS | (PUBLISH if "session-pools" in namespaces else set())
+    others = {name: PUBLISH if name == namespaces[0] else FIND_BUNDLES for name in namespaces}
+    assert roles_of(objects, "session-pools-web") == others | {"session-pools": at_home}
     routed = ROUTE if "session-pools" in namespaces else set()
     assert gateway == dict.fromkeys(namespaces, ROUTE) | {"session-pools": ELECT | routed}
 
@@ -138,7 +190,7 @@ def test_namespaces_of_which_no_controller_could_be_made_are_refused(values: Obj
 def test_without_a_gateway_nobody_has_its_rights() -> None:
     objects = chart({"gateway": {"enabled": False}})
     assert not of_kind(objects, "ValidatingAdmissionPolicy")
-    assert roles_of(objects, "session-pools-gateway") == {}
+    assert roles_of(objects, "session-pools-gateway") == roles_of(objects, "session-pools-web") == {}
     assert roles_of(objects, "session-pools-controller") == {"": NODES | IN_A_NAMESPACE, "session-pools": LEASE}
 
 
@@ -166,6 +218,7 @@ def test_what_a_gateway_may_patch_is_kept_to_the_label_of_its_own_pods() -> None
     [
         ("## What the controller may do", NODES | IN_A_NAMESPACE | LEASE),
         ("## What the gateway may do", ROUTE | ELECT),
+        ("## What the web API may do", NODES | FIND_BUNDLES | PUBLISH | KEEP_KEYS),
     ],
 )
 def test_the_security_page_lists_them_all(heading: str, granted: Rights) -> None:
@@ -198,11 +251,12 @@ def test_every_binding_binds_a_role_that_is_there_to_an_account_that_is_there(va
 
 
 @pytest.mark.parametrize("values", [{}, NAMESPACED], ids=["cluster", "namespaced"])
-def test_no_right_is_a_wildcard_and_none_is_on_secrets_or_escalates(values: Object) -> None:
+def test_no_right_is_a_wildcard_and_none_is_on_secrets_but_the_keys_or_escalates(values: Object) -> None:
     for role in of_kind(chart(values), "Role", "ClusterRole"):
         for group, resource, verb in rights(role):
             assert "*" not in (group, resource, verb)
-            assert not resource.startswith(("secrets", "serviceaccounts", "roles", "clusterroles", "pods/"))
+            assert not resource.startswith(("serviceaccounts", "roles", "clusterroles", "pods/"))
+            assert resource != "secrets" or role["metadata"]["name"] == "session-pools-web-release"
             assert verb not in ("impersonate", "escalate", "bind")
 
 

@@ -55,7 +55,8 @@ def test_the_root_file_system_is_read_only_and_only_tmp_can_be_written() -> None
 
 def test_the_token_is_mounted_where_it_is_used_and_nowhere_else() -> None:
     assert pod_spec()["automountServiceAccountToken"] is True
-    for component in ("controller", "gateway"):
+    assert pod_spec(component="web")["automountServiceAccountToken"] is True
+    for component in ("controller", "gateway", "web"):
         account = the(chart(), "ServiceAccount", f"session-pools-{component}")
         assert account["automountServiceAccountToken"] is False
 
@@ -95,3 +96,30 @@ def test_only_the_agent_gets_a_token_and_not_the_container_that_callers_reach() 
     (volume,) = [volume for volume in spec["volumes"] if volume["name"] == mounted["name"]]
     sources = {key: value for source in volume["projected"]["sources"] for key, value in source.items()}
     assert set(sources) == {"serviceAccountToken", "configMap", "downwardAPI"}
+
+
+STORES = [
+    {},
+    {"web": {"store": {"url": "s3://bucket/path", "existingSecret": "credentials"}}},
+    {"web": {"store": {"persistence": {"enabled": False}}}},
+    {"auth": {"enabled": False}},
+    TLS,
+]
+
+
+@pytest.mark.parametrize("values", STORES, ids=["a volume", "S3", "no volume", "no tokens", "TLS"])
+def test_the_web_api_satisfies_restricted_with_a_root_file_system_that_is_read_only(values: Object) -> None:
+    spec = pod_spec(values, "web")
+    assert violations(spec) == []
+    (container,) = spec["containers"]
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert set(container["resources"]["requests"]) == {"cpu", "memory"}
+    assert set(container["resources"]["limits"]) == {"memory"}
+    mounted = {mount["name"]: mount for mount in container["volumeMounts"]}
+    assert set(mounted) == {volume["name"] for volume in spec["volumes"]}
+    assert {name for name, mount in mounted.items() if not mount.get("readOnly")} <= {"tmp", "store"}
+
+
+def test_the_web_api_s_volume_belongs_to_its_group() -> None:
+    context = pod_spec(component="web")["securityContext"]
+    assert (context["fsGroup"], context["fsGroupChangePolicy"]) == (65532, "OnRootMismatch")

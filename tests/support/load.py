@@ -74,10 +74,14 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=0, help="end after so many")
     parser.add_argument("--until", default="", help="end as soon as there is such a file")
     parser.add_argument("--timeout", type=float, default=60)
+    parser.add_argument("--token", default="", help="sent as a bearer token")
     options = parser.parse_args()
     counts = Counts()
     numbers = itertools.count()
     started = time.monotonic()
+    headers = {"Content-Type": "application/json"}
+    if options.token:
+        headers["Authorization"] = f"Bearer {options.token}"
 
     def caller() -> None:
         target = urllib.parse.urlsplit(options.url)
@@ -97,7 +101,7 @@ def main() -> None:
             try:
                 if connection is None:
                     connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=options.timeout)
-                connection.request("POST", target.path, body, {"Content-Type": "application/json"})
+                connection.request("POST", target.path, body, headers)
                 response = connection.getresponse()
                 answer = response.read()
                 counts.add(str(response.status), time.monotonic() - due, answer)

@@ -52,6 +52,79 @@ app.kubernetes.io/component: gateway
 app.kubernetes.io/name={{ .Chart.Name }},app.kubernetes.io/instance={{ .Release.Name }},app.kubernetes.io/component=gateway
 {{- end -}}
 
+{{- define "session-pools.web" -}}
+{{- printf "%s-web" (include "session-pools.fullname" .) -}}
+{{- end -}}
+
+{{- define "session-pools.webServiceAccountName" -}}
+{{- with .Values.web.serviceAccount -}}
+{{- if .create -}}
+{{- .name | default (include "session-pools.web" $) -}}
+{{- else -}}
+{{- required "web.serviceAccount.name must be set when web.serviceAccount.create is false" .name -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "session-pools.webSelectorLabels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: web
+{{- end -}}
+
+{{/* Nothing; fails for the values of a release that was made by a chart without a web API. */}}
+{{- define "session-pools.checkValues" -}}
+{{- if not (and .Values.web .Values.auth) -}}
+{{- fail "the values lack web and auth, as an older chart's do: upgrade with --reset-then-reuse-values in place of --reuse-values" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* "true" if there is a web API, else nothing: callers reach it by the gateway, and by nothing else. */}}
+{{- define "session-pools.hasWeb" -}}
+{{- include "session-pools.checkValues" . -}}
+{{- if and .Values.web.enabled .Values.gateway.enabled -}}true{{- end -}}
+{{- end -}}
+
+{{/* "true" if callers need a token, else nothing. */}}
+{{- define "session-pools.hasAuth" -}}
+{{- include "session-pools.checkValues" . -}}
+{{- if and .Values.gateway.enabled .Values.auth.enabled -}}
+{{- if not .Values.web.enabled -}}
+{{- fail "auth.enabled needs web.enabled: tokens come from the web API. Without it set auth.enabled to false as well: callers then need none" -}}
+{{- end -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{/* How callers speak to the gateway. */}}
+{{- define "session-pools.gatewayScheme" -}}
+{{- if .Values.gateway.tls.secretName }}https{{ else }}http{{ end -}}
+{{- end -}}
+
+{{/* "true" if several pods can use the store at a time, else nothing. */}}
+{{- define "session-pools.storeIsShared" -}}
+{{- with .Values.web.store -}}
+{{- if or .url (and .persistence.enabled (has "ReadWriteMany" .persistence.accessModes)) -}}true{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Names of what the web API has in the release's namespace. */}}
+{{- define "session-pools.adminSecret" -}}
+{{- .Values.auth.admin.existingSecret | default (printf "%s-admin" (include "session-pools.fullname" .)) -}}
+{{- end -}}
+
+{{- define "session-pools.usersSecret" -}}
+{{- .Values.auth.users.existingSecret | default (printf "%s-users" (include "session-pools.fullname" .)) -}}
+{{- end -}}
+
+{{- define "session-pools.keysSecret" -}}
+{{- printf "%s-keys" (include "session-pools.fullname" .) -}}
+{{- end -}}
+
+{{- define "session-pools.publicKeys" -}}
+{{- printf "%s-keys-public" (include "session-pools.fullname" .) -}}
+{{- end -}}
+
 {{/* The namespace that ML Server's own paths, /api/NAME/VERSION, mean. */}}
 {{- define "session-pools.apiNamespace" -}}
 {{- $watched := .Values.watch.namespaces -}}
