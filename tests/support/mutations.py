@@ -23,8 +23,6 @@ LEFT_OUT: Final = {
     "SessionPool.image": "is for the generic pool, which does not work yet",
     "WebService.name": "is immutable",
     "WebService.version": "is immutable",
-    "WebService.code.bundle.url": "does not work yet: what runs goes on, where a fresh pool has no session",
-    "WebService.code.bundle.sha256": "does not work yet, as its url",
 }
 
 # What a pod keeps until it is replaced, as these fields are no part of the revision.
@@ -152,6 +150,7 @@ _WITH: Final[Mapping[str, Callable[[Any], Object]]] = {
     "SessionPool.update.maxSurge": lambda n: {"update.maxUnavailable": 0 if n else 1},
     "WebService.script": lambda _: {"entrypoint": None, "code.inline": {"main.py": "y = 1", "service.py": ""}},
     "WebService.code.configMap": lambda _: {"code.inline": None},
+    "WebService.code.bundle": lambda _: {"code.inline": None},
     "WebService.code.imagePath": lambda _: {"code.inline": None},
     "WebService.volumeMounts": lambda _: {"volumes": [{"name": "models", "emptyDir": {}}]},
 }  # fmt: skip
@@ -184,6 +183,7 @@ _GIVEN: Final[Mapping[str, Mapping[str, list[Any]]]] = {
         "image": ["registry.example/sessions:2"],
         "code.inline": [{"service.py": "y = 2"}, {"service.py": "", "lib/model.py": "z = 3"}],
         "code.configMap": [{"name": "code"}],
+        "code.bundle": [{"url": "https://host/b.tar.gz", "sha256": "a" * 64}],
         "code.imagePath": ["/app"],
         "entrypoint": ["service:other"],
         "script": ["main.py"],

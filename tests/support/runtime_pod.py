@@ -95,6 +95,7 @@ class Pod:
         base_port: int = 0,
         pool_uid: str = POOL_UID,
         cwd: str = "/",
+        code_dir: str = "",
         **revision: Any,
     ) -> None:
         self.directory = directory
@@ -113,7 +114,7 @@ class Pod:
         content = {
             "format": 1,
             "service": {"name": "S", "version": "v1"},
-            "code": str(directory / "code"),
+            "code": code_dir or str(directory / "code"),
             "entrypoint": "service:predict",
             "script": "",
             "init": "",

@@ -35,6 +35,19 @@ ANNOTATION_ISOLATION: Final = f"{GROUP}/isolation"
 ANNOTATION_SETTINGS: Final = f"{GROUP}/settings"
 # Set by a user on a SessionPool: a new value is a new revision, as `kubectl rollout restart` does it.
 ANNOTATION_RESTARTED_AT: Final = f"{GROUP}/restartedAt"
+# Set by an operator on the Secret of the signing keys: a time (RFC 3339). A key that signed before it is replaced.
+ANNOTATION_ROTATE_AT: Final = f"{GROUP}/rotate-at"
+
+# --- annotations of WebServices and SessionPools that the web API writes --------------------------------------
+ANNOTATION_OWNER: Final = f"{GROUP}/owner"  # the user who published it
+ANNOTATION_OPERATION_ID: Final = f"{GROUP}/operation-id"  # the name of the call in swagger.json and in clients
+ANNOTATION_PUBLISHED_AT: Final = f"{GROUP}/published-at"  # in microseconds, to order versions of one second
+ANNOTATION_SNAPSHOT: Final = f"{GROUP}/snapshot-id"  # the snapshot that it was published from
+# Set by whoever manages an object from elsewhere (GitOps): the web API changes it only when forced.
+ANNOTATION_MANAGED_BY: Final = f"{GROUP}/managed-by"
+# Kubernetes' own label for the same; the web API's objects have its value.
+LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+MANAGED_BY_WEB: Final = "session-pools-web"
 
 # --- inside a session pod -----------------------------------------------------------------------------------
 CONTAINER: Final = "session"
@@ -43,6 +56,8 @@ CONTROL_PORT: Final = 8999
 CONFIG_DIR: Final = "/etc/session-pools"
 REVISION_DIR: Final = f"{CONFIG_DIR}/revision"  # the revision's ConfigMap: session.json
 CODE_DIR: Final = f"{CONFIG_DIR}/code"  # inline and ConfigMap code
+BUNDLE_DIR: Final = f"{CONFIG_DIR}/bundle"  # an emptyDir: the archive while it is fetched, and what it holds
+BUNDLE_CODE_DIR: Final = f"{BUNDLE_DIR}/code"
 LIVE_DIR: Final = f"{CONFIG_DIR}/live"  # downwardAPI: the file `settings`
 WORK_DIR: Final = "/tmp"  # noqa: S108  an emptyDir: the root file system is read-only
 # What begins so is the product's own; the kinds refuse it in env, envFrom and volumes of a web service.
@@ -51,6 +66,11 @@ VOLUME_PREFIX: Final = "session-pools"
 ENV_POOL: Final = "SESSIONPOOLS_POOL"  # "<pool uid>/<revision>"; the header X-Session-Pool must name the uid
 ENV_MEMORY: Final = "SESSIONPOOLS_SESSION_MEMORY"  # memory limit of one session in bytes; 0: none
 ENV_CONFIG_DIR: Final = "SESSIONPOOLS_CONFIG_DIR"
+# Where to fetch the bundle whose digest is in session.json: a bundle that moves is no new revision.
+ENV_BUNDLE_URL: Final = "SESSIONPOOLS_BUNDLE_URL"
+PHASE_FETCH_BUNDLE: Final = "fetch bundle"  # how the phase begins that the control port shows meanwhile
+# First words of the termination log where the bundle is at fault.
+BUNDLE_REASONS: Final = frozenset({"BundleDigestMismatch", "BundleInvalid", "BundleTooLarge", "BundleUnreachable"})
 
 # preStop: gateways stop sending to a pod that is being deleted within this time (seconds).
 PRE_STOP_SECONDS: Final = 3

@@ -4,32 +4,34 @@ YAML is read as the API server reads it, unknown fields being errors; the CEL ru
 alone. Called by run.py.
 """
 
-import ast
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
 import yaml
 from pydantic import ValidationError
 
 from sessionpools.api import names
-from sessionpools.api.v1alpha1 import Isolation, SessionPool, SessionPoolSpec, WebService, WebServiceSpec
+from sessionpools.api.v1alpha1 import Bundle, Isolation, SessionPool, SessionPoolSpec, WebService, WebServiceSpec
+from sessionpools.client.errors import InputInvalid
+from sessionpools.client.pyfile import functions_of
 from sessionpools.core.keys import key_of, pool_of
 from sessionpools.core.revision import CodeFiles, code_files_of
+from sessionpools.core.target import BUNDLE_SCHEMES
 
 __all__ = ["InputError", "Published", "Sizes", "read"]
 
 _YAML: Final = (".yaml", ".yml")
-_INIT: Final = ("init", "load")  # functions of a Python file that run once
-_ENTRYPOINT: Final = "predict"
 _VERSION: Final = "v1"
+_SHA256: Final = re.compile("[0-9a-f]{64}")
 
 
-class InputError(ValueError):
-    """What was given can not be served. The message names the file, the object, the field and the remedy."""
+InputError = InputInvalid  # what was given can not be served: names the file, the object, the field and the remedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Published:
     pool: SessionPool
     code: CodeFiles
     folder: str = ""  # of the code, when it is used where it is
+    bundle_url: str = ""  # where its archive is fetched, when it is in one
 
     @property
     def label(self) -> str:
@@ -78,7 +81,8 @@ def read(path: Path, sizes: Sizes) -> list[Published]:
         if key_of(pool) not in keys:
             wanted = f"{pool.spec.service_name!r} {pool.spec.service_version!r}"
             raise InputError(f"SessionPool {pool.metadata.name!r}: there is no WebService {wanted} in {path}")
-    return [_published(service, pool_of(service, pools), config_maps, sizes) for service in services]
+    folder = path if path.is_dir() else path.parent
+    return [_published(service, pool_of(service, pools), config_maps, sizes, folder) for service in services]
 
 
 # --- YAML -----------------------------------------------------------------------------------------------------------
@@ -157,12 +161,14 @@ def _checked(where: str, kind: str, body: Mapping[str, Any], spec: type[WebServi
 
 
 def _published(
-    service: WebService, pool: SessionPool | None, config_maps: Mapping[str, Mapping[str, Any]], sizes: Sizes
+    service: WebService,
+    pool: SessionPool | None,
+    config_maps: Mapping[str, Mapping[str, Any]],
+    sizes: Sizes,
+    folder: Path,
 ) -> Published:
     label = f"WebService {service.metadata.name!r}"
     source = service.spec.code
-    if source.bundle:
-        raise InputError(f"{label}: spec.code.bundle does not work yet; use inline, configMap or imagePath")
     if source.config_map:
         config_map = config_maps.get(source.config_map.name)
         if config_map is None:
@@ -176,7 +182,25 @@ def _published(
         code = code_files_of(service)
     if source.image_path and not Path(source.image_path).is_dir():
         raise InputError(f"{label}: spec.code.imagePath: this machine has no folder {source.image_path}")
-    return Published(service, pool or _default_pool(service, sizes), code, source.image_path)
+    url = _bundle_url(label, source.bundle, folder) if source.bundle else ""
+    return Published(service, pool or _default_pool(service, sizes), code, source.image_path, url)
+
+
+def _bundle_url(label: str, bundle: Bundle, folder: Path) -> str:
+    """Where the bundle is fetched. A file's URL without a slash in front of its path, file://build/bundle.tar.gz, names
+    a file beside the YAML."""
+    where = f"{label}: spec.code.bundle"
+    if not _SHA256.fullmatch(bundle.sha256):
+        raise InputError(f"{where}.sha256: give the archive's digest, 64 lower-case hexadecimal digits (sha256sum)")
+    scheme, separator, rest = bundle.url.partition("://")
+    if not separator or scheme not in BUNDLE_SCHEMES:
+        raise InputError(f"{where}.url: {bundle.url!r}: give a URL of {', '.join(BUNDLE_SCHEMES)}")
+    if scheme != "file":
+        return bundle.url
+    path = folder.resolve() / unquote(rest.removeprefix("localhost") if rest.startswith("localhost/") else rest)
+    if not path.is_file():
+        raise InputError(f"{where}.url: there is no file {path}")
+    return path.as_uri()
 
 
 def _default_pool(service: WebService, sizes: Sizes) -> SessionPool:
@@ -194,19 +218,7 @@ def _default_pool(service: WebService, sizes: Sizes) -> SessionPool:
 
 
 def _from_python(path: Path, sizes: Sizes) -> Published:
-    if not path.stem.isidentifier():
-        raise InputError(f"{path}: {path.stem!r} is no module name: use letters, digits and _")
-    try:
-        tree = ast.parse(path.read_bytes(), str(path))
-    except SyntaxError as error:
-        raise InputError(f"{path}:{error.lineno}: SyntaxError: {error.msg}") from None
-    found = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    public = [name for name in found if not name.startswith("_") and name not in _INIT]
-    if _ENTRYPOINT not in public and len(public) != 1:
-        has = f"has {', '.join(public)}" if public else "has no public function"
-        raise InputError(f"{path}: {has}: name the function that answers calls {_ENTRYPOINT}, or publish a WebService")
-    function = _ENTRYPOINT if _ENTRYPOINT in public else public[0]
-    init = next((name for name in _INIT if name in found), "")
+    functions = functions_of(path)
     service = WebService.model_validate(
         {
             "metadata": {"name": path.stem.lower().replace("_", "-"), "namespace": "default"},
@@ -214,8 +226,8 @@ def _from_python(path: Path, sizes: Sizes) -> Published:
                 "name": path.stem,
                 "version": _VERSION,
                 "code": {"imagePath": str(path.resolve().parent)},
-                "entrypoint": f"{path.stem}:{function}",
-                "init": f"{path.stem}:{init}" if init else "",
+                "entrypoint": functions.entrypoint,
+                "init": functions.init,
             },
         }
     )

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from sessionpools.api import names
 from sessionpools.api.v1alpha1 import Isolation, SessionPool
 from sessionpools.client.published import InputError, Published
 from sessionpools.core.pods import settings_of
@@ -115,13 +116,14 @@ def _start(item: Published, folder: Path, uid: str) -> _Pod:
     metadata = item.pool.metadata.model_copy(update={"uid": uid})
     pool = item.pool.model_copy(update={"spec": spec, "metadata": metadata})
     revision = resolve(pool, item.service, item.code, "")
-    for name in ("revision", "live", "code", "work"):
+    for name in ("revision", "live", "code", "bundle", "work"):
         (folder / name).mkdir(parents=True)
     for path, content in item.code.files:
         file = folder / "code" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
-    document = {**revision.session, "code": item.folder or str(folder / "code")}
+    code = folder / ("bundle/code" if item.bundle_url else "code")
+    document = {**revision.session, "code": item.folder or str(code)}
     (folder / "revision" / "session.json").write_text(json.dumps(document))
     (folder / "live" / "settings").write_text(settings_of(pool))
     base_port = _free_ports(spec.max_pool_size + 1) + 1
@@ -151,7 +153,7 @@ def _environment(item: Published) -> dict[str, str]:
     for field, given in (("envFrom", spec.env_from), ("volumes", spec.volumes)):
         if given:
             _say(f"{item.label}: spec.{field} needs a cluster and is left out")
-    found = {}
+    found = {names.ENV_BUNDLE_URL: item.bundle_url}
     for variable in spec.env:
         if "valueFrom" in variable:
             _say(f"{item.label}: spec.env {variable['name']}: valueFrom needs a cluster; set it in your environment")

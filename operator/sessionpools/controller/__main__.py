@@ -9,10 +9,10 @@ import os
 import sys
 
 import uvloop
-from pythonjsonlogger.orjson import OrjsonFormatter
 
 from sessionpools.controller import shell
 from sessionpools.controller.config import ConfigError, from_environment
+from sessionpools.kube.jsonlog import log_json
 
 __all__ = ["main"]
 
@@ -44,7 +44,9 @@ def main() -> None:
     parser.parse_args()
     try:
         config = from_environment(os.environ)
-        _log_json(config.log_level)
+        log_json(config.log_level)
+        # What its watches meet, the reflectors meet as well, and say once; that it has failed, controller.news says.
+        logging.getLogger("kopf").setLevel(logging.CRITICAL)
         _collect_less()
         ended = contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt)
         with ended, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -59,16 +61,6 @@ def _collect_less() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-
-
-def _log_json(level: str) -> None:
-    handler = logging.StreamHandler(sys.stdout)
-    fields = "{asctime}{levelname}{name}{message}"
-    renamed = {"asctime": "time", "levelname": "level", "name": "logger"}
-    handler.setFormatter(OrjsonFormatter(fields, style="{", rename_fields=renamed))
-    logging.basicConfig(level=level, handlers=[handler])
-    # What its watches meet, the reflectors meet as well, and say once; that it has failed, controller.news says.
-    logging.getLogger("kopf").setLevel(logging.CRITICAL)
 
 
 if __name__ == "__main__":

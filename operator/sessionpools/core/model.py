@@ -72,6 +72,8 @@ class PodView:
     image: str = ""
     failure: Failure | None = None
     started: bool = False  # its container runs, so its control port can be asked
+    was_ready: bool = False  # it is not, but the container that runs was once
+    bundle_url: str = ""  # where it fetches its code, if that is a bundle
     created_at: float = 0.0
     # The kubelet will not run it again (evicted, node shut down): only another pod takes its place.
     ended: bool = False

@@ -16,7 +16,11 @@ from sessionpools.core.model import Failure, NodeView, Ownership, PodView, Taint
 __all__ = ["node_view", "pod_view"]
 
 # First words of a termination message that name a cause of their own; any other is user code that raised.
-_OWN_REASONS = frozenset({"EntrypointInvalid", "EntrypointNotFound", "OOMKilled", "StartTimeout", "SyntaxError"})
+_OWN_REASONS = names.BUNDLE_REASONS | {
+    *("EntrypointInvalid", "EntrypointNotFound", "OOMKilled", "StartTimeout", "SyntaxError")
+}
+# Of these the ones that may pass by themselves, the first time.
+_MAY_PASS = frozenset({"BundleUnreachable", "OOMKilled"})
 # The kubelet alternates between these while it backs off; one reason for both, or each turn would be a transition.
 _WAITING_REASONS = {"ErrImagePull": "ImagePullBackOff"}
 # Waiting reasons that mean "not yet", not "failed".
@@ -54,6 +58,8 @@ def pod_view(pod: Mapping[str, Any]) -> PodView:
     container: Mapping[str, Any] = next(
         (c for c in status.get("containerStatuses") or [] if c["name"] == names.CONTAINER), {}
     )
+    made: Mapping[str, Any] = next((c for c in pod["spec"]["containers"] if c["name"] == names.CONTAINER), {})
+    environment = {variable["name"]: variable.get("value", "") for variable in made.get("env") or []}
     ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or [])
     ended = status.get("phase") in _ENDED
     return PodView(
@@ -74,9 +80,11 @@ def pod_view(pod: Mapping[str, Any]) -> PodView:
         deleting=metadata.get("deletionTimestamp") is not None,
         settings=annotations.get(names.ANNOTATION_SETTINGS, ""),
         address=status.get("podIP", ""),
-        image=next((c.get("image", "") for c in pod["spec"]["containers"] if c["name"] == names.CONTAINER), ""),
+        image=made.get("image", ""),
         failure=None if ready else _failure(status, container),
         started="running" in (container.get("state") or {}),
+        was_ready=not ready and _has_been_ready_since(status, container.get("state") or {}),
+        bundle_url=environment.get(names.ENV_BUNDLE_URL, "").replace("$$", "$"),  # as core.pods writes it
         created_at=_seconds(metadata.get("creationTimestamp")),
         ended=ended,
         ended_at=_ended_at(status, container, metadata) if ended else 0.0,
@@ -134,7 +142,7 @@ def _terminated(ended: Mapping[str, Any], restarts: int) -> Failure:
     if not message:
         message = f"the session pod's container ended with exit code {ended.get('exitCode')}"
     if first_word in _OWN_REASONS:
-        return Failure(first_word, message, lasts=again or first_word != "OOMKilled")
+        return Failure(first_word, message, lasts=again or first_word not in _MAY_PASS)
     return Failure("SessionFailed", message, lasts=again)
 
 

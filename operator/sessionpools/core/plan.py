@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Final
 
+from sessionpools.api import names
 from sessionpools.api.v1alpha1 import Isolation, SessionPool
 from sessionpools.core.backoff import Backoff
 from sessionpools.core.demand import Wish
@@ -155,13 +156,16 @@ def _plan_node(
         alike = [pod for pod in here if not wanted or isolation_of(pool, pod) is pool.spec.isolation]
         excess = _shrink(alike, len(alike) - wanted, reports) if place.node.ready else []
         return Plan(deletes=(*_delete(gone, "NodeReplaced").deletes, *idle, *excess))
-    if not gone and not old and len(here) == len(pods) == wanted:
+    moved = _misled(current, target.bundle_url, reports)
+    if not gone and not old and not moved and len(here) == len(pods) == wanted:
         return Plan()
+    excess = _shrink(current, len(current) - wanted, reports)
     deletes = [
         *_delete(gone, "NodeReplaced").deletes,
         *idle,
         *_retire_old(pool, wanted, current, old, reports),
-        *_shrink(current, len(current) - wanted, reports),
+        *excess,
+        *_delete([pod for pod in moved if pod not in [each.pod for each in excess]], "BundleMoved").deletes,
     ]
     held, replaced, due = _replace_ended(target.revision.name, ended, now)
     standing = [pod for pod in pods if not pod.ended and pod.owner.node_uid == place.node.uid]
@@ -174,6 +178,22 @@ def _plan_node(
     creates = _fill(target.revision.name, place.node, missing, [*current, *held], pods, whys)
     where = (place.node.name,) if limited else ()
     return Plan(tuple(creates), (*deletes, *replaced), limited=where, look_again_seconds=due)
+
+
+def _misled(current: Iterable[PodView], url: str, reports: Mapping[str, SessionReport]) -> list[PodView]:
+    """Pods that ask in vain for a bundle where it no longer is, or never was: they make room for ones that know better.
+    One that was ready has it, and keeps it."""
+    return [
+        pod
+        for pod in current
+        if pod.bundle_url != url and not pod.ready and not pod.was_ready and _needs_bundle(pod, reports.get(pod.uid))
+    ]
+
+
+def _needs_bundle(pod: PodView, report: SessionReport | None) -> bool:
+    if pod.failure:
+        return pod.failure.reason in names.BUNDLE_REASONS
+    return report is not None and report.phase.startswith(names.PHASE_FETCH_BUNDLE)
 
 
 def _held_back(part: Plan, not_before: Mapping[str, float], now: float) -> Plan:

@@ -27,6 +27,9 @@ __all__ = [
 
 # Of all else (devices, huge pages) a request has to equal its limit.
 _DIVISIBLE: Final = frozenset({"cpu", "memory", "ephemeral-storage"})
+# Of the volume of a bundle: the archive (512 MiB), what it holds (2 GiB, in 20,000 files of which each may waste most
+# of a block of 4 KiB) and room to spare. session/fetch.py and session/unpack.py refuse more; the kubelet would evict.
+_BUNDLE_VOLUME: Final = "3Gi"
 # Kept by a pod through a node's failure, as DaemonSet pods are: a lost node is reported, not churned.
 _STAYS_ON: Final = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
@@ -170,18 +173,22 @@ def _container(pool: SessionPool, service: WebService, revision: Revision, pull_
         {"name": _volume("live"), "mountPath": names.LIVE_DIR, "readOnly": True},
         {"name": _volume("work"), "mountPath": names.WORK_DIR},
     ]
+    env = [
+        {"name": names.ENV_POOL, "value": f"{pool.metadata.uid}/{revision.name}"},
+        {"name": names.ENV_MEMORY, "value": str(quantity.to_bytes(limit) if limit else 0)},
+    ]
     if revision.code.files:
         mounts.append({"name": _volume("code"), "mountPath": names.CODE_DIR, "readOnly": True})
+    if spec.code.bundle:
+        mounts.append({"name": _volume("bundle"), "mountPath": names.BUNDLE_DIR})
+        # the kubelet takes $(NAME) for a variable, and $$ for a $
+        env.append({"name": names.ENV_BUNDLE_URL, "value": spec.code.bundle.url.replace("$", "$$")})
     return {
         "name": names.CONTAINER,
         "image": revision.image,
         "imagePullPolicy": pull_policy,
         "command": ["sessionpools-session"],
-        "env": [
-            {"name": names.ENV_POOL, "value": f"{pool.metadata.uid}/{revision.name}"},
-            {"name": names.ENV_MEMORY, "value": str(quantity.to_bytes(limit) if limit else 0)},
-            *spec.env,
-        ],
+        "env": [*env, *spec.env],
         "envFrom": spec.env_from,
         "lifecycle": {"preStop": {"sleep": {"seconds": names.PRE_STOP_SECONDS}}},
         "livenessProbe": {
@@ -228,6 +235,8 @@ def _volumes(service: WebService, revision: Revision) -> list[dict[str, Any]]:
     ]
     if items:
         volumes.append({"name": _volume("code"), "configMap": {"name": config_map, "items": items}})
+    if service.spec.code.bundle:
+        volumes.append({"name": _volume("bundle"), "emptyDir": {"sizeLimit": _BUNDLE_VOLUME}})
     return volumes
 
 

@@ -2,7 +2,7 @@
 
 The hash covers all that decides what a session is (DESIGN: resolved image, code, entrypoint, init, modules, warm-up,
 env, volumes, resources, forkSafe, isolation), and nothing that may change under a running session (sizes, timeouts,
-queue, chart or controller version).
+queue, chart or controller version). Of a bundle it covers the digest: where the archive lies is of no matter.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ _DIGEST_LENGTH: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class CodeFiles:
-    """A revision's code as (path, bytes), sorted by path; none for imagePath."""
+    """A revision's code as (path, bytes), sorted by path; none for imagePath and bundles."""
 
     files: tuple[tuple[str, bytes], ...] = ()
 
@@ -77,11 +77,12 @@ def resolve(
 
 
 def _session_document(service: WebService) -> dict[str, Any]:
-    spec = service.spec
+    spec, bundle = service.spec, service.spec.code.bundle
     return {
         "format": _FORMAT,
         "service": {"name": spec.name, "version": spec.version},
-        "code": spec.code.image_path or names.CODE_DIR,
+        "code": spec.code.image_path or (names.BUNDLE_CODE_DIR if bundle else names.CODE_DIR),
+        **({"bundle": {"sha256": bundle.sha256}} if bundle else {}),
         "entrypoint": spec.entrypoint,
         "script": spec.script,
         "init": spec.init,

@@ -154,7 +154,7 @@ def _row(seen: Observation, name: str, pods: Sequence[PodView]) -> _Row:
     state = State.SUCCESS if enough and not deleted else missing
     message = "" if state is State.SUCCESS and not failure else _message(seen, place, held, failure)
     if wanted and place is not None and place.counts and place.closed and state is not State.SUCCESS:
-        failure = failure or _closed(place)
+        failure = failure or place.closed
     # What fails beyond initialPoolSize is said here and is no condition of the pool, which has what was asked for.
     if wanted and seen.pool.spec.isolation is Isolation.POD and len(current) >= max(desired, 1):
         failure = None
@@ -192,11 +192,6 @@ def _failure(seen: Observation, node: str, pods: Sequence[PodView]) -> Failure |
     return _unless_others_leave(seen, node, first.failure, pods)
 
 
-def _closed(place: Place) -> Failure:
-    reason = place.closed.partition(":")[0]
-    return Failure(reason, place.closed, lasts=reason == NODE_PRESSURE)
-
-
 def _unless_others_leave(seen: Observation, node: str, failure: Failure, pods: Sequence[PodView]) -> Failure:
     leaving = node in seen.left or any(pod.deleting and not pod.ended for pod in pods)
     return replace(failure, lasts=False) if leaving and _no_room(failure) else failure
@@ -211,7 +206,7 @@ def _message(seen: Observation, place: Place | None, pods: Sequence[PodView], fa
     if place is None:
         return "NodeRemoved: the node is gone; its session pods are being removed"
     if place.closed:
-        return place.closed
+        return place.closed.message
     if failure:
         return failure.message
     if isinstance(seen.target, Blocked):

@@ -11,16 +11,23 @@ from sessionpools.core.keys import elder_of, service_of
 from sessionpools.core.model import PodView
 from sessionpools.core.revision import CodeFiles, Revision, code_files_of, resolve
 
-__all__ = ["Blocked", "CodeProblem", "Target", "needs_config_map", "target"]
+__all__ = ["BUNDLE_SCHEMES", "Blocked", "CodeProblem", "Target", "needs_config_map", "target"]
 
 # A ConfigMap holds 1 MiB, keys included (ConfigMap, in the Kubernetes API reference).
 CODE_LIMIT_BYTES: Final = 1024 * 1024 - 4096
+# What session pods fetch bundles by (session/fetch.py); a file's URL names one in the session's own container.
+BUNDLE_SCHEMES: Final = ("https", "http", "file")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     service: WebService
     revision: Revision
+
+    @property
+    def bundle_url(self) -> str:
+        """Where a session pod that is made now fetches its bundle; "" if the code is no bundle."""
+        return self.service.spec.code.bundle.url if self.service.spec.code.bundle else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +82,14 @@ def target(
     label = f"WebService {service.metadata.name!r}"
     if service.metadata.deletion_timestamp:
         return Blocked("ServiceNotFound", f"{label} is being deleted", retire=True)
-    if service.spec.code.bundle:
-        return Blocked(
-            "BundleNotSupported", f"{label}: code.bundle does not work yet; use inline, configMap or imagePath"
-        )
     code = code_files_of(service)
     if needs_config_map(service):
         if isinstance(config_map_code, CodeProblem):
             return Blocked(config_map_code.reason, config_map_code.message)
         code = config_map_code or code
-    missing = _missing_file(service, code)
-    if missing:
-        return Blocked("InvalidCode", f"{label}: {missing}")
+    problem = _missing_file(service, code) or _strange_address(service)
+    if problem:
+        return Blocked("InvalidCode", f"{label}: {problem}")
     images = {pod.owner.revision: pod.image for pod in pods if pod.alive}
     revision = resolve(pool, service, code, default_image, images)
     size = code.size + len(revision.document.encode())
@@ -105,4 +108,13 @@ def _missing_file(service: WebService, code: CodeFiles) -> str:
     paths = [path for path, _ in code.files]
     if service.spec.script and code.files and service.spec.script not in paths:
         return f"script {service.spec.script!r} is not among its files: {', '.join(paths[:10])}"
+    return ""
+
+
+def _strange_address(service: WebService) -> str:
+    """The CRD lets every scheme pass: which ones there are is this version's to say."""
+    bundle = service.spec.code.bundle
+    scheme = bundle.url.partition(":")[0] if bundle else ""
+    if scheme and scheme not in BUNDLE_SCHEMES:
+        return f"code.bundle.url begins with {scheme!r}: use {', '.join(BUNDLE_SCHEMES)}"
     return ""

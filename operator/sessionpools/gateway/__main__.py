@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import sys
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry
-from pythonjsonlogger.orjson import OrjsonFormatter
 
 from sessionpools.gateway import files, http
 from sessionpools.gateway.active import Active
@@ -24,8 +22,11 @@ from sessionpools.gateway.demand import DemandSource, PoolGauges
 from sessionpools.gateway.requests import RequestMetrics, listen
 from sessionpools.gateway.settings import ENVIRONMENT, GatewaySettings, SettingsError, from_environment
 from sessionpools.kube.client import connect
+from sessionpools.kube.jsonlog import log_json
 
 __all__ = ["main"]
+
+log = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 0.05
 
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"session-pools-gateway: {error}")
     if command == "haproxy":
         become_haproxy(settings.haproxy.directory)
-    _log_json(settings.log_level)
+    log_json(settings.log_level)
     with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
         asyncio.run(run_agent(settings))
 
@@ -66,7 +67,11 @@ async def run_agent(settings: GatewaySettings) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.cancel)
     api = await connect(component="session-pools-gateway")
     directory = settings.haproxy.directory
-    agent = Agent(api, settings.haproxy, settings.namespaces, ignored=settings.ignored_namespaces)
+    if settings.keys is None:
+        log.warning(
+            "AUTHENTICATION IS OFF (SESSIONPOOLS_AUTH_ENABLED=false): everybody who reaches the gateway may call"
+        )
+    agent = Agent(api, settings.haproxy, settings.namespaces, ignored=settings.ignored_namespaces, keys=settings.keys)
     requests = RequestMetrics(lambda: agent.routes)
     listener = await listen(directory / files.REQUESTS_SOCKET, requests)
     demand = DemandSource(agent.runtime.ask, agent.lent)
@@ -110,14 +115,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands.add_parser("haproxy", help="wait for the agent's configuration, then become HAProxy")
     return parser
-
-
-def _log_json(level: str) -> None:
-    handler = logging.StreamHandler(sys.stdout)
-    fields = "{asctime}{levelname}{name}{message}"
-    renamed = {"asctime": "time", "levelname": "level", "name": "logger"}
-    handler.setFormatter(OrjsonFormatter(fields, style="{", rename_fields=renamed))
-    logging.basicConfig(level=level, handlers=[handler])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Keeps HAProxy true to the cluster. Wires cluster.py, podwatch.py, routes.py, config.py, sync.py and runtime.py.
+"""Keeps HAProxy true to the cluster. Wires cluster.py, podwatch.py, lookup.py, routes.py, config.py, sync.py and
+runtime.py.
 
 One loop: something changed → routes (pure) → files, written only when they differ → the difference to what HAProxy has
 → commands. The files come first, so that HAProxy may restart at any moment, with or without the agent. Another loop
@@ -6,7 +7,8 @@ looks after HAProxy: whether it is still the one that was read, servers that can
 uses any more, and pods to which connections failed.
 
 Nothing is changed before the caches are complete, nor while the API server is away: the reflectors then hold what was
-true last. What HAProxy has is read when the agent starts, when HAProxy was replaced, and when a command was not
+true last. The keys that verify tokens stay when their ConfigMap goes; other keys need a reload, as HAProxy reads them
+when it starts. What HAProxy has is read when the agent starts, when HAProxy was replaced, and when a command was not
 confirmed; in between it is remembered.
 """
 
@@ -23,6 +25,8 @@ from sessionpools.gateway import config, files
 from sessionpools.gateway.backends import Allocation, allocate, release
 from sessionpools.gateway.cluster import Cluster
 from sessionpools.gateway.demand import COMMANDS, Lent
+from sessionpools.gateway.keys import digest
+from sessionpools.gateway.lookup import Lookup
 from sessionpools.gateway.model import Route
 from sessionpools.gateway.podwatch import PodWatch
 from sessionpools.gateway.routes import routes, usable
@@ -35,12 +39,20 @@ from sessionpools.gateway.runtime import (
     Unreachable,
     parse_backends,
     parse_held,
-    parse_map,
     parse_process,
     parse_server_stats,
-    parse_servers,
 )
-from sessionpools.gateway.sync import Change, Running, Wanted, changes, deletions, excess, wanted_of
+from sessionpools.gateway.sync import (
+    Change,
+    Running,
+    Wanted,
+    changes,
+    deletions,
+    excess,
+    questions,
+    running_of,
+    wanted_of,
+)
 from sessionpools.kube.podclient import PodClient
 from sessionpools.kube.protocol import KubeApi
 
@@ -66,14 +78,18 @@ class Agent:
         namespaces: Sequence[str] = (),
         *,
         ignored: Sequence[str] = (),
+        keys: tuple[str, str] | None = None,
         pod_client: PodClient | None = None,
         control_port: int = names.CONTROL_PORT,
     ) -> None:
+        """`keys`: namespace and name of the ConfigMap with the public keys, where `settings` ask for tokens."""
         directory = settings.directory
         self.runtime = Runtime(directory / files.ADMIN_SOCKET, directory / files.MASTER_SOCKET)
-        self.cluster = Cluster(api, namespaces, self._changed, ignored)
+        self.cluster = Cluster(api, namespaces, self._changed, ignored, keys if settings.tokens else None)
         self.routes: tuple[Route, ...] = ()
         self.allocation = Allocation()
+        self._keys: Mapping[str, str] = {}  # by kid
+        self._lookup = Lookup(settings.web, self._changed)
         self._taken_in: dict[str, dict[str, int]] = {}  # by pool uid: pods by revision, as HAProxy confirmed them
         self.heartbeat = time.monotonic()  # when the event loop last turned
         self.reloads = 0
@@ -130,6 +146,7 @@ class Agent:
                 group.create_task(self._beat())
                 await self.cluster.wait_synced()
                 await self._begin()
+                group.create_task(self._lookup.run())
                 group.create_task(self._follow())
                 group.create_task(self._look_after())
         finally:
@@ -146,8 +163,12 @@ class Agent:
 
     async def _begin(self) -> None:
         """Take up what an earlier agent has left."""
+        directory = self._settings.directory
+        self._keys = files.load_keys(directory)
+        if self._settings.web:
+            self._lookup.address = files.load_web_address(directory, self._settings.web)
         try:
-            self.allocation = files.load_allocation(self._settings.directory)
+            self.allocation = files.load_allocation(directory)
         except ValueError as error:
             log.warning("the configuration that is there is replaced", extra={"error": str(error)})
         try:
@@ -155,20 +176,10 @@ class Agent:
         except HaproxyError as error:
             log.info("HAProxy does not answer yet", extra={"error": str(error)})
         else:
-            self._pods.max_seen.update(self._slots_that_were_open(self._running))
+            opened = [server.name for server in self._running.servers.values() if server.open]
+            self._pods.take_up(opened, self.cluster.pods.values())
         log.info("caches complete", extra={"pools": len(self.cluster.pools), "pods": len(self.cluster.pods)})
         self._dirty.set()
-
-    def _slots_that_were_open(self, running: Running) -> dict[str, int]:
-        """By pod uid, how many slots an earlier agent knew to be there: they stay open while the pods are asked."""
-        counts: dict[tuple[str, str], int] = {}
-        for server in running.servers.values():
-            node, _, rest = server.name.partition(":")
-            pod, _, slot = rest.partition(":")
-            if server.open and slot.isdecimal():
-                counts[node, pod] = max(counts.get((node, pod), 0), int(slot) + 1)
-        found = ((pod, counts.get((pod.owner.node, pod.name), 0)) for pod in self.cluster.pods.values())
-        return {pod.uid: count for pod, count in found if count and usable(pod)}
 
     # --- the cluster changed ------------------------------------------------------------------------------------------
 
@@ -206,19 +217,28 @@ class Agent:
 
     async def _apply(self) -> None:
         self._decide()
-        standby = self.elsewhere()
-        rendered = config.render(self._settings, self.allocation, self.routes, standby=standby)
+        standby, web = self.elsewhere(), self._lookup.server
+        rendered = config.render(
+            self._settings, self.allocation, self.routes, standby=standby, keys=self._keys, web=web
+        )
         files.write(self._settings.directory, rendered)
         if self._running is None:
             self._running = await self._read()
-        if self.allocation.backends.keys() - self._running.backends and time.monotonic() >= self._reload_at:
+        if self._needs_reload(self._running) and time.monotonic() >= self._reload_at:
             await self._reload(self._running.process)
             self._running = await self._read()
         running = self._running
-        self._wanted = wanted_of(self.routes, self.allocation, running.backends, self._emptied, standby=standby)
+        self._wanted = wanted_of(
+            self.routes, self.allocation, running.backends, self._emptied, standby=standby, web=web
+        )
         await self._make(changes(self._wanted, running, self._map_file), running)
-        if self.allocation.backends.keys() - running.backends:
-            raise Refused(self._trouble or "HAProxy has not all backends")
+        if self._needs_reload(running):
+            raise Refused(self._trouble or "HAProxy has not all backends and keys")
+
+    def _needs_reload(self, running: Running) -> bool:
+        """Whether HAProxy lacks what it can only have from its files."""
+        keys = digest(self._keys) if self._settings.tokens else ""
+        return bool(self.allocation.backends.keys() - running.backends) or running.keys != keys
 
     def _decide(self) -> None:
         pools, pods = list(self.cluster.pools.values()), list(self.cluster.pods.values())
@@ -226,6 +246,7 @@ class Agent:
         reachable = [pod for pod in pods if pod.uid not in self._pods.unreachable]
         self.routes = routes(pools, self.cluster.services.values(), reachable, self._pods.max_seen)
         self.allocation = allocate(self.allocation, self.routes)
+        self._keys = self.cluster.keys or self._keys
         self._emptied.difference_update(self.lent())
 
     async def _make(self, wanted: Iterable[Change], running: Running) -> None:
@@ -245,21 +266,7 @@ class Agent:
             raise Refused(refused)
 
     async def _read(self) -> Running:
-        info, backends, servers, entries = await self.runtime.ask(
-            ("show info", "show backend", "show servers state", f"show map {self._map_file}")
-        )
-        if not backends.startswith("# name"):
-            raise Refused(f"`show backend` gave {backends[:200]!r}")
-        return Running(
-            process=parse_process(info),
-            backends=frozenset(backends.splitlines()[1:]) & self.allocation.backends.keys(),
-            servers={
-                (server.backend, server.name): server
-                for server in parse_servers(servers)
-                if server.backend != config.SUCCESSOR
-            },
-            map=parse_map(entries),
-        )
+        return running_of(await self.runtime.ask(questions(self._map_file)), self.allocation.backends)
 
     async def _reload(self, old: str) -> None:
         """The old worker ends with the calls that it has. Its servers can not be changed any more (HAProxy 2.8 says
@@ -273,7 +280,8 @@ class Agent:
             log.error("HAProxy refuses its configuration", extra={"error": str(error)})
             return
         self.reloads += 1
-        log.info("HAProxy has reloaded its configuration", extra={"backends": len(self.allocation.backends)})
+        fields = {"backends": len(self.allocation.backends), "keys": sorted(self._keys)}
+        log.info("HAProxy has reloaded its configuration", extra=fields)
         deadline = time.monotonic() + REPLACED_WITHIN_SECONDS
         while await self.runtime.process() == old:
             if time.monotonic() > deadline:
@@ -314,7 +322,7 @@ class Agent:
     def _differs(self, running: Running, stats: Mapping[str, BackendStats]) -> bool:
         """Whether somebody else may have changed it. HAProxy itself takes servers away that cannot be reached: that
         fewer are open is a reason to read again, but not each time."""
-        counts = _open(running)
+        counts = running.open_servers()
         if any(name not in stats or stats[name].open > count for name, count in counts.items()):
             return True
         if all(stats[name].open == count for name, count in counts.items()) or time.monotonic() < self._reread_at:
@@ -376,12 +384,3 @@ class Agent:
         for pod in self.cluster.pods.values():
             if (pod.owner.node, pod.name) in failed and usable(pod):
                 self._pods.suspect(pod)
-
-
-def _open(running: Running) -> dict[str, int]:
-    """How many servers are open, by backend."""
-    count = dict.fromkeys(running.backends, 0)
-    for server in running.servers.values():
-        if server.open:
-            count[server.backend] = count.get(server.backend, 0) + 1
-    return count

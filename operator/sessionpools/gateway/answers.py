@@ -1,5 +1,9 @@
-"""The answers that the gateway gives itself, as HAProxy's configuration wants them: JSON as a session's own failures
-are, naming the pool, the reason and the remedy. Used by config.py.
+"""The answers that the gateway gives itself, as HAProxy's configuration wants them: JSON that says what is wrong with
+what, and the remedy. Used by config.py and its parts.
+
+Two forms. A call is answered as a session answers one that failed; a request for the web API as that answers an error
+(`message`, `link`, `exceptionType`). A call that is refused for its token gets the members of both, as clients of the
+REST API look for theirs in every 401 and 403.
 
 Messages are HAProxy format strings inside single quotes: no apostrophes in them, and a plain percent sign is `%%`.
 """
@@ -8,12 +12,13 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["POOL", "SERVICE", "answer", "error_page", "reply"]
+__all__ = ["POOL", "SERVICE", "answer", "error_page", "refusal", "reply", "rest_answer", "rest_page"]
 
-_JSON: Final = (
-    '{"success": false, "errorMessage": "%s", "outputParameters": {}, "consoleOutput": "", '
-    '"changedFiles": [], "outputFiles": {}}'
+_CALL: Final = (
+    '"success": false, "errorMessage": "%s", "outputParameters": {}, "consoleOutput": "", '
+    '"changedFiles": [], "outputFiles": {}'
 )
+_REST: Final = '"message": "%s", "link": "", "exceptionType": "%s"'
 
 POOL: Final = "%[var(txn.pool)]"  # "<namespace>/<SessionPool>"
 SERVICE: Final = "web service %[var(txn.service)] version %[var(txn.version)] in namespace %[var(txn.namespace)]"
@@ -30,7 +35,26 @@ def error_page(status: int, message: str, *headers: str) -> str:
 
 
 def reply(status: int, message: str, *headers: str) -> str:
-    if "'" in message:
-        raise ValueError(f"an apostrophe would end the string: {message}")
+    return _reply(status, _CALL % message, headers)
+
+
+def refusal(status: int, kind: str, message: str, condition: str, *headers: str) -> str:
+    """As `answer`, with both forms' members. `kind` is the exceptionType."""
+    return f"http-request return {_reply(status, f'{_CALL % message}, {_REST % (message, kind)}', headers)} {condition}"
+
+
+def rest_answer(status: int, kind: str, message: str, condition: str) -> str:
+    """As `answer`, in the web API's form."""
+    return f"http-request return {_reply(status, _REST % (message, kind))} {condition}"
+
+
+def rest_page(status: int, kind: str, message: str, *headers: str) -> str:
+    """As `error_page`, in the web API's form."""
+    return f"http-error {_reply(status, _REST % (message, kind), headers)}"
+
+
+def _reply(status: int, members: str, headers: tuple[str, ...] = ()) -> str:
+    if "'" in members:
+        raise ValueError(f"an apostrophe would end the string: {members}")
     lines = "".join(f" hdr {header}" for header in headers)
-    return f"status {status} content-type application/json lf-string '{_JSON % message}'{lines}"
+    return f"status {status} content-type application/json lf-string '{{{members}}}'{lines}"

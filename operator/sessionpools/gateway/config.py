@@ -1,6 +1,7 @@
 """HAProxy's complete configuration: started from these files alone it serves every pool.
 
-Pure text; agent.py writes it (with hold.lua beside it) and applies differences through the runtime socket.
+Pure text; agent.py writes it (with hold.lua beside it) and applies differences through the runtime socket. The callers'
+side is in frontend.py, the way to the web API in webapi.py; here is the rest.
 
 Every answer that is made here is JSON with X-Request-Id, but for one kind: HAProxy 2.8 answers what it cannot parse as
 HTTP/1.1, and a head that does not come in time, with 400 and 408 pages that are compiled in (`http-error` does not
@@ -10,22 +11,36 @@ count there; an empty `errorfile` would close without any answer). No call for a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
-from sessionpools.gateway.answers import POOL, SERVICE, answer, error_page, reply
+from sessionpools.gateway import webapi
+from sessionpools.gateway.answers import POOL, answer, error_page, reply
 from sessionpools.gateway.backends import Allocation
-from sessionpools.gateway.logline import MOVED, log_format, outcome_rules
+from sessionpools.gateway.frontend import frontend
+from sessionpools.gateway.keys import digest, file_of
 from sessionpools.gateway.model import OpenSlot, Route
+from sessionpools.gateway.options import (
+    BUFFER_BYTES,
+    MAX_BODY_BYTES,
+    MIB,
+    STANDBY,
+    SUCCESSOR,
+    Settings,
+    Tokens,
+    WebApi,
+)
 
 __all__ = [
+    "KEYS_VARIABLE",
     "SERVER_OPTIONS",
     "STANDBY",
     "SUCCESSOR",
     "Files",
     "Settings",
+    "Tokens",
+    "WebApi",
     "endpoint",
     "map_entries",
     "map_value",
@@ -37,55 +52,49 @@ __all__ = [
 # Also of servers that are added at run time. One request at a time is the pool's promise. An idle connection is let go
 # within three purges (2 s), so that the session of a high slot, which has no connection then, can retire.
 SERVER_OPTIONS: Final = "maxconn 1 pool-purge-delay 600ms"
-# In pools.map while another gateway takes the callers: a route's key has two slashes.
-STANDBY: Final = "standby"
-SUCCESSOR: Final = "successor"  # the one backend that is no pool's
-MAX_BODY_BYTES: Final = 64 << 20  # as a session's
-BUFFER_BYTES: Final = 64 << 10  # a request up to this size is complete before it takes a session, and can be retried
 _STOP_SECONDS: Final = 30  # what an old process gets after a reload beyond the longest wait and call
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    directory: Path  # of the files and sockets; short, as a socket's path has 107 bytes at most
-    port: int = 12800
-    bind: str = "*"  # address; "*": all, IPv4 and IPv6
-    api_namespace: str = "default"  # what ML Server's own /api/ paths mean
-    tls_certificate: str = ""  # path of a PEM file with certificate and key; "": no TLS
-    access_log: bool = True  # the log lines on stdout; the agent gets them in any case
-    max_connections: int = 4000  # of callers; HAProxy does not start unless `ulimit -n` allows twice as many
-    client_seconds: int = 10  # for a request's head and its first 64 kB, and between two pieces of what follows
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w./-]+", str(self.directory)) or len(str(self.directory)) > 80:
-            raise ValueError(f"{self.directory}: HAProxy wants a path of at most 80 letters, digits, '.', '_', '-'")
+# Says which keys a running HAProxy has loaded: to read with `get var`.
+KEYS_VARIABLE: Final = "proc.keys"
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
     haproxy_cfg: str
     pools_map: str
+    keys: Mapping[str, str] = field(default_factory=dict)  # by kid, PEM
 
 
-def render(settings: Settings, allocation: Allocation, routes: Iterable[Route], *, standby: bool = False) -> Files:
-    """The files that HAProxy starts from. Every route with a pool has a backend in `allocation` (backends.allocate)."""
+def render(
+    settings: Settings,
+    allocation: Allocation,
+    routes: Iterable[Route],
+    *,
+    standby: bool = False,
+    keys: Mapping[str, str] | None = None,
+    web: OpenSlot | None = None,
+) -> Files:
+    """The files that HAProxy starts from. Every route with a pool has a backend in `allocation` (backends.allocate).
+    `keys`: by kid, those that verify tokens. `web`: where the web API is, as far as that is known."""
     routes = sorted(routes, key=lambda route: route.key)
+    keys = (keys or {}) if settings.tokens else {}
     by_backend = {allocation.backend_of(route): route for route in routes}
     sections = [
-        _global(settings, routes),
+        _global(settings, routes, keys),
         _defaults(settings),
-        _frontend(settings),
+        frontend(settings, [(kid, settings.directory / file_of(kid)) for kid in sorted(keys)]),
         _successor(settings),
+        *_web(settings, web),
         *(_backend(name, uid, by_backend.get(name)) for name, uid in allocation.backends.items()),
     ]
     entries = map_entries(routes, allocation.backend_of, standby=standby)
-    return Files("\n".join(sections), "".join(f"{key} {value}\n" for key, value in entries.items()))
+    return Files("\n".join(sections), "".join(f"{key} {value}\n" for key, value in entries.items()), keys)
 
 
 def read_allocation(haproxy_cfg: str) -> Allocation:
     """What `render` was given, from the file that it made. Raises ValueError for a backend that is not one of ours."""
     found = re.findall(r"^backend (\S+) from pool # ?(\S*)$", haproxy_cfg, re.MULTILINE)
-    if len(found) != len(re.findall(rf"^backend (?!{SUCCESSOR} )", haproxy_cfg, re.MULTILINE)):
+    others = f"{SUCCESSOR}|{webapi.BACKEND}"
+    if len(found) != len(re.findall(rf"^backend (?!(?:{others}) )", haproxy_cfg, re.MULTILINE)):
         raise ValueError("the configuration has backends that were not written by this program")
     return Allocation(dict(found))
 
@@ -129,10 +138,13 @@ def server_options(slot: OpenSlot) -> str:
     )
 
 
-def _global(settings: Settings, routes: Iterable[Route]) -> str:
+def _global(settings: Settings, routes: Iterable[Route], keys: Mapping[str, str]) -> str:
     directory = settings.directory
     longest = max((route.queue_seconds * 2 + route.request_seconds for route in routes), default=0)
+    if settings.web:
+        longest = max(longest, webapi.WEB_SECONDS)
     stdout = "    log stdout len 8192 format raw local0\n" if settings.access_log else ""
+    loaded = f"    set-var {KEYS_VARIABLE} str({digest(keys)})\n" if keys else ""
     # One thread: HAProxy 2.8 with more sends a slot two requests at a time now and then.
     return f"""\
 global
@@ -144,7 +156,7 @@ global
     tune.bufsize {BUFFER_BYTES}
     hard-stop-after {longest + _STOP_SECONDS}s
     close-spread-time infinite
-{stdout}    log ring@requests len 8192 format raw local0
+{loaded}{stdout}    log ring@requests len 8192 format raw local0
 
 ring requests
     format raw
@@ -158,7 +170,7 @@ ring requests
 
 def _defaults(settings: Settings) -> str:
     seconds = settings.client_seconds
-    body_mib = MAX_BODY_BYTES >> 20
+    body_mib = MAX_BODY_BYTES // MIB
     pages = [
         error_page(400, "not an HTTP request that this gateway takes"),
         error_page(408, f"the request did not arrive within {seconds} s: send it faster"),
@@ -230,117 +242,6 @@ defaults pool from common
 """
 
 
-# Bytes that are not UTF-8. What is not allowed is looked for, as a repeated group would need stack for each character.
-_NOT_UTF8: Final = (
-    r"[\xc0\xc1\xf5-\xff]|[\xc2-\xdf](?![\x80-\xbf])|\xe0(?![\xa0-\xbf][\x80-\xbf])|[\xe1-\xec\xee\xef](?![\x80-\xbf]{2})"
-    r"|\xed(?![\x80-\x9f][\x80-\xbf])|\xf0(?![\x90-\xbf][\x80-\xbf]{2})|[\xf1-\xf3](?![\x80-\xbf]{3})"
-    r"|\xf4(?![\x80-\x8f][\x80-\xbf]{2})|(?<![\x80-\xff])[\x80-\xbf]|[\xc2-\xdf][\x80-\xbf]{2}|[\xe0-\xef][\x80-\xbf]{3}"
-    r"|[\xf0-\xf4][\x80-\xbf]{4}"
-)
-# Quotes as JSON has them; the text stands in quotes of three parsers: the line's, the converter's, the replacement's.
-_ESCAPED: Final = r'regsub("\"","\\\\\"",g)'
-
-
-def _frontend(settings: Settings) -> str:
-    directory = settings.directory
-    tls = f" ssl crt {settings.tls_certificate} ssl-min-ver TLSv1.2 alpn http/1.1" if settings.tls_certificate else ""
-    usage = "POST /api/NAME/VERSION or POST /namespaces/NAMESPACE/api/NAME/VERSION"
-    body_mib = MAX_BODY_BYTES >> 20
-    namespaced, plain = "{ path_beg /namespaces/ }", "{ path_beg /api/ }"
-    rules = [
-        "http-request set-var(txn.id) req.fhdr(x-request-id)",
-        "http-request set-var(txn.id) uuid() unless { var(txn.id) -m reg ^[A-Za-z0-9._-]{1,128}$ }",
-        "http-request set-header X-Request-Id %[var(txn.id)]",
-        answer(
-            404,
-            f"there is nothing at this path: a web service is called by {usage}",
-            "if !{ path_reg ^(/namespaces/[^/]+)?/api/[^/]+/[^/]+$ } || { path,length gt 4096 }",
-        ),
-        answer(405, f"a web service is called by {usage}", "if !{ method POST }", "Allow POST"),
-        answer(
-            400,
-            "the path has an encoded slash, backslash or control character, or an incomplete percent encoding",
-            r"if { path_sub % } { path_reg -i '%(2f|5c|[01][0-9a-f]|7f|(?![0-9a-f]{2}))' } || { path_sub \\ }",
-        ),
-        answer(
-            400,
-            "the path is not UTF-8",
-            f"if {{ path_sub % }} {{ path,url_dec -m reg '{_NOT_UTF8}' }}",
-        ),
-        f"http-request set-var(txn.namespace) path,field(3,/),url_dec if {namespaced}",
-        f"http-request set-var(txn.service) path,field(5,/),url_dec if {namespaced}",
-        f"http-request set-var(txn.version) path,field(6,/),url_dec if {namespaced}",
-        f"http-request set-var(txn.namespace) str({settings.api_namespace}) if {plain}",
-        f"http-request set-var(txn.service) path,field(3,/),url_dec if {plain}",
-        f"http-request set-var(txn.version) path,field(4,/),url_dec if {plain}",
-        "http-request set-var(txn.key64) var(txn.service),base64",
-        "http-request set-var(txn.version64) var(txn.version),base64",
-        'http-request set-var-fmt(txn.key) "%[var(txn.namespace)]/%[var(txn.key64)]/%[var(txn.version64)]"',
-        f"http-request set-var(txn.route) var(txn.key),map_str({directory}/pools.map)",
-        # from here on as it stands in JSON
-        *(
-            f"http-request set-var(txn.{name}) 'var(txn.{name}),{_ESCAPED}' if {{ var(txn.{name}) -m sub '\"' }}"
-            for name in ("namespace", "service", "version")
-        ),
-        answer(404, f"there is no {SERVICE}", "unless { var(txn.route) -m found }"),
-        "http-request set-var(txn.backend) var(txn.route),field(1,|)",
-        "http-request set-var(txn.pool) var(txn.route),field(6,|)",
-        answer(
-            503,
-            f"{SERVICE} has no pool: create a SessionPool with its serviceName and serviceVersion",
-            "if { var(txn.backend) -m str -- - }",
-        ),
-        answer(
-            413,
-            f"pool {POOL}: the request is larger than {body_mib} MiB",
-            f"if {{ req.hdr_val(content-length) gt {MAX_BODY_BYTES} }}",
-        ),
-        "http-request set-var(txn.queue_max) var(txn.route),field(2,|)",
-        "http-request set-var(txn.queue_seconds) var(txn.route),field(3,|)",
-        "http-request set-var(txn.request_ms) var(txn.route),field(4,|)",
-        "http-request set-header X-Session-Pool %[var(txn.route),field(5,|)]",
-        *(f"http-request del-header {name}" for name in ("Authorization", "Cookie", "Expect", "Upgrade")),
-        "http-request lua.hold if { var(txn.backend),nbsrv lt 1 } || { var(proc.held) -m int gt 0 }",
-        answer(
-            429,
-            f"pool {POOL} has no session ready and %[var(txn.queue_max)] calls wait for one, the most that "
-            "queue.maxLength allows: try again later",
-            "if { var(txn.reason) -m str queue-full }",
-            "Retry-After 1",
-        ),
-        answer(
-            503,
-            f"pool {POOL} has no session ready, and got none within %[var(txn.queue_seconds)] s "
-            "(queue.timeoutSeconds): the status of the SessionPool says why",
-            "if { var(txn.reason) -m str no-session }",
-            "Retry-After 5",
-        ),
-        "http-request return status 503 if { var(txn.reason) -m str client-gone }",  # nobody reads it
-        f"http-request set-log-level silent if {MOVED}",  # the other process writes the line
-        f"use_backend {SUCCESSOR} if {MOVED}",
-        "use_backend %[var(txn.backend)]",
-    ]
-    standby = f"str({STANDBY}),map_str({directory}/pools.map)"
-    after = [
-        "http-after-response set-var(txn.id) uuid() unless { var(txn.id) -m found }",
-        "http-after-response set-header X-Request-Id %[var(txn.id)]",
-        # A process that ends (a reload, a pod's deletion) leaves idle connections open, and asks who calls on one to
-        # make another. Closed by us, some would have a call on its way: 10 of 4,671 calls in six reloads, now none.
-        # A gateway that lost its part to another while callers were connected sends them there in the same way.
-        f"http-after-response set-header Connection close if {{ stopping }} || {{ {standby} -m found }}",
-    ]
-    return f"""\
-frontend gateway from common
-    bind {settings.bind}:{settings.port} proto h1{tls}
-    bind unix@{directory}/successor.sock mode 600
-    option http-buffer-request
-    log global
-    log-format '{log_format()}'
-    {_lines(rules)}
-    {_lines([*after, *outcome_rules()])}
-"""
-
-
 def _successor(settings: Settings) -> str:
     """For calls that a process holds while a reload replaces it: the process that listens here by then."""
     return f"""\
@@ -348,6 +249,11 @@ backend {SUCCESSOR} from common
     timeout server 24h
     server gateway unix@{settings.directory}/successor.sock
 """
+
+
+def _web(settings: Settings, server: OpenSlot | None) -> Iterable[str]:
+    if settings.web:
+        yield webapi.backend(settings.web, endpoint(server or webapi.server(settings.web)), settings.client_seconds)
 
 
 def _lines(parts: Iterable[str]) -> str:

@@ -7,13 +7,18 @@ that state only when it writes the line, not in its rules. So `outcome` is exact
 (requests.py) has to correct:
     end[1] is "D" (in the middle of an answer) and end[0] is "C" or "c": client-gone; "S" or "s": died
     `pool` is "" and `status` 400, 408, 500 or 501: invalid: not a request, or not all of it came, before any rule ran
+    (unless the web API has answered so)
 
-Pure text. Used by config.py.
+`principal` is the user of a token that was verified; `tokenRefused` why one was not (auth.REASONS), else "".
+
+Pure text. Used by frontend.py.
 """
 
 from __future__ import annotations
 
 from typing import Final
+
+from sessionpools.gateway.webapi import IS_WEB
 
 __all__ = ["MOVED", "log_format", "outcome_rules"]
 
@@ -28,7 +33,8 @@ def log_format() -> str:
     outcome = 'str(client-gone),concat(,txn.outcome),regsub("^client-gone(?=.)",)'
     return (
         f'%{{-M}}o{{"time":"%[date,utime(%Y-%m-%dT%H:%M:%S)].{milliseconds}Z","requestId":"%[var(txn.id,)]",'
-        f'"principal":"","heldMs":%[{held}],{names}"node":"%[var(txn.node,)]","session":"%[var(txn.session,)]",'
+        f'"principal":"%[var(txn.user,)]","tokenRefused":"%[var(txn.refused,)]","heldMs":%[{held}],{names}'
+        f'"node":"%[var(txn.node,)]","session":"%[var(txn.session,)]",'
         f'"queueMs":%Tw,"serviceMs":%[{service}],"responseMs":%Tr,"status":%ST,'
         f'"outcome":"%[{outcome}]","end":"%ts"}}'
     )
@@ -38,12 +44,15 @@ def outcome_rules() -> list[str]:
     """For every answer, HAProxy's own ones included: who answered, and the outcome where no rule has said it."""
     unsaid = "!{ var(txn.outcome) -m found }"
     return [
-        "http-response set-var(txn.outcome) str(ok) if { status lt 300 }",
-        "http-response set-var(txn.outcome) str(refused) unless { status lt 300 }",
+        f"http-response set-var(txn.outcome) str(web) if {IS_WEB}",
+        f"http-response set-var(txn.outcome) str(ok) if {unsaid} {{ status lt 300 }}",
+        f"http-response set-var(txn.outcome) str(refused) if {unsaid}",
         "http-response set-var(txn.service_ms) res.fhdr(server-timing),field(2,=) "
         "if { res.fhdr(server-timing) -m reg ^session;dur=[0-9]{1,12}\\.[0-9]{1,6}$ }",
         # No other process listens: the gateway ends.
         f"http-after-response set-log-level info if {unsaid} {MOVED}",
+        f"http-after-response set-var(txn.outcome) str(web-away) if {unsaid} {IS_WEB} {{ status ge 500 }}",
+        f"http-after-response set-var(txn.outcome) str(unauthorized) if {unsaid} {{ var(txn.refused) -m found }}",
         f"http-after-response set-var(txn.outcome) str(no-session) if {unsaid} {MOVED}",
         "http-after-response set-var(txn.node) srv_name,field(1,:)",
         "http-after-response set-var(txn.session) srv_name,field(2,:,0)",

@@ -73,6 +73,20 @@ class PodWatch:
                     task.cancel()
                 self._asking[uid] = (maximum, asyncio.create_task(self._ask(pod, maximum)))
 
+    def take_up(self, open_servers: Iterable[str], pods: Iterable[PodView]) -> None:
+        """What an earlier agent knew to be there, by the names of the servers that it had opened: those slots stay open
+        while the pods are asked."""
+        counts: dict[tuple[str, str], int] = {}
+        for name in open_servers:
+            node, _, rest = name.partition(":")
+            pod_name, _, slot = rest.partition(":")
+            if slot.isdecimal():
+                counts[node, pod_name] = max(counts.get((node, pod_name), 0), int(slot) + 1)
+        for pod in pods:
+            count = counts.get((pod.owner.node, pod.name), 0)
+            if count and usable(pod):
+                self.max_seen[pod.uid] = count
+
     def suspect(self, pod: PodView) -> None:
         """Connections to it failed."""
         if pod.uid not in self._probing:

@@ -22,9 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from sessionpools.gateway.auth import REASONS
 from sessionpools.gateway.model import Route
 
-__all__ = ["BUCKETS_SECONDS", "OUTCOMES", "Listener", "RequestMetrics", "listen"]
+__all__ = ["BUCKETS_SECONDS", "OTHER_OUTCOMES", "OUTCOMES", "Listener", "RequestMetrics", "listen"]
 
 OUTCOMES: Final = (
     "ok",  # 2xx of a session
@@ -39,12 +40,18 @@ OUTCOMES: Final = (
     "no-pool",  # 503: published without a pool
     "invalid",  # 400, 405, 408, 413 by the gateway
 )
+# Of what names no web service, or none that the caller may ask for. They have no place among a web service's figures.
+OTHER_OUTCOMES: Final = (
+    "unauthorized",  # 401 and 403, and 503 without a key: the token
+    "web",  # the web API answered
+    "web-away",  # 502, 503, 504: it did not
+)
 BUCKETS_SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 # A pool's figures stay so long after it is gone, for the last scrape to come by.
 FORGET_SECONDS: Final = 600.0
 
-_KNOWN: Final = frozenset(OUTCOMES)
+_KNOWN: Final = frozenset(OUTCOMES + OTHER_OUTCOMES)
 # What waited for a session, and what one has answered. A caller that has gone cuts its own time short, and says nothing
 # of the pool; a call that was given up has no service time.
 _QUEUED: Final = frozenset({"ok", "refused", "queue-timeout", "no-session", "died", "timeout"})
@@ -62,7 +69,8 @@ _MANY_BYTES: Final = 65536  # that came at once: more is waiting
 _STRING: Final = rb'"([^"\\]*(?:\\.[^"\\]*)*)"'
 _NUMBER: Final = rb"(-?[\d.]*)"  # -1 where there is none
 _LINE: Final = re.compile(
-    rb'"heldMs":%s,"namespace":%s,"service":%s,"version":%s,"pool":%s,"node":"[^"]*","session":"[^"]*",'
+    rb'"tokenRefused":"([a-z-]*)","heldMs":%s,"namespace":%s,"service":%s,"version":%s,"pool":%s,'
+    rb'"node":"[^"]*","session":"[^"]*",'
     rb'"queueMs":%s,"serviceMs":%s,"responseMs":%s,"status":(\d+),"outcome":"([a-z-]+)","end":"(..)[^"]*"}'
     % (_NUMBER, *(_STRING,) * 4, *(_NUMBER,) * 3)
 )
@@ -119,6 +127,7 @@ class RequestMetrics:
         self._series: dict[_Labels, _Series] = {}
         self._labels: dict[_RawLabels, _Labels] = {}
         self.lines: Counter[str] = Counter({"request": 0, "other": 0, "broken": 0})
+        self.refused_tokens: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
 
     def count(self, frames: bytes, lines: int) -> None:
         """Counts the requests in `frames`, which are `lines` whole frames."""
@@ -126,17 +135,19 @@ class RequestMetrics:
         now = self._clock()
         counted = 0
         for line, times in Counter(found).items():
-            held, namespace, service, version, pool, queue, service_ms, response_ms, status, word, end = line
+            refused, held, namespace, service, version, pool, queue, service_ms, response_ms, status, word, end = line
             outcome = _outcome(word.decode(), pool, status, end)
             if outcome not in _KNOWN:
                 continue
             counted += times
+            if refused:
+                self.refused_tokens[refused.decode()] += times
             labels = self._labels_of(namespace, service, version, pool, outcome)
             series = self._series.get(labels)
             if series is None:
                 series = self._series[labels] = _Series(now)
             series.touched_at = now
-            series.requests[outcome] += times
+            series.requests[outcome] = series.requests.get(outcome, 0) + times
             if outcome in _QUEUED:
                 series.queue.add(_milliseconds(held) + _milliseconds(queue), times)
             if outcome in _SERVED:  # 0: the session has no Server-Timing
@@ -164,6 +175,11 @@ class RequestMetrics:
         lines += _head("service_seconds", "histogram", "How long sessions took for the requests that they answered.")
         for labels, of in series:
             lines += of.service.render("sessionpools_gateway_service_seconds", labels)
+        lines += _head("refused_tokens_total", "counter", "Calls refused for their token, by reason.")
+        lines += [
+            f'sessionpools_gateway_refused_tokens_total{{reason="{reason}"}} {count}'
+            for reason, count in self.refused_tokens.items()
+        ]
         lines += _head("log_lines_total", "counter", "Lines read from HAProxy: requests, others, and broken ones.")
         lines += [f'sessionpools_gateway_log_lines_total{{kind="{kind}"}} {n}' for kind, n in self.lines.items()]
         return ("\n".join(lines) + "\n").encode()
@@ -307,7 +323,7 @@ def _outcome(said: str, pool: bytes, status: bytes, end: bytes) -> str:
     what became of a request that ended before any rule ran."""
     if end[1:] == b"D" and end[:1] in b"CcSs":
         return "client-gone" if end[:1] in b"Cc" else "died"
-    if not pool and status in _INVALID:
+    if not pool and status in _INVALID and not said.startswith("web"):
         return "invalid"
     return said
 

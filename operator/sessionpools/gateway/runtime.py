@@ -28,6 +28,7 @@ __all__ = [
     "parse_map",
     "parse_server_stats",
     "parse_servers",
+    "parse_variable",
 ]
 
 TIMEOUT_SECONDS: Final = 5.0
@@ -224,6 +225,14 @@ def parse_map(answer: str) -> dict[str, str]:
             raise Refused(f"`show map` gave {answer[:200]!r}")
         entries.setdefault(words[1], words[2] if len(words) == 3 else "")
     return entries
+
+
+def parse_variable(answer: str) -> str:
+    """`get var`: "<name>: type=<type> value=<<value>>"; "" for one that is not there."""
+    found = re.fullmatch(r"\S+: type=\w+ value=<(.*)>", answer.strip())
+    if found is None and "not found" not in answer:
+        raise Refused(f"`get var` gave {answer[:200]!r}")
+    return found[1] if found else ""
 
 
 def _rows(answer: str) -> Iterable[Mapping[str, str]]:

@@ -22,10 +22,16 @@ ENVIRONMENT: Final = (
     ("SESSIONPOOLS_IGNORE_NAMESPACES", "", "comma-separated: all namespaces but these"),
     ("SESSIONPOOLS_MAX_CONNECTIONS", "4000", "of callers; needs an open files limit of about twice as many"),
     ("SESSIONPOOLS_TLS_CERTIFICATE", "", "PEM file with certificate and key; empty: no TLS"),
+    ("SESSIONPOOLS_AUTH_ENABLED", "true", "calls need a token of the web API's; false: everybody may call"),
+    ("SESSIONPOOLS_TOKEN_ISSUER", "session-pools", "what the claim iss of a token has to be"),
+    ("SESSIONPOOLS_TOKEN_AUDIENCE", "session-pools", "what the claim aud of a token has to be"),
+    ("SESSIONPOOLS_KEYS_CONFIG_MAP", "session-pools-keys-public", "ConfigMap in POD_NAMESPACE with the public keys"),
+    ("SESSIONPOOLS_WEB_API", "", "HOST:PORT of the web API; empty: there is none, and its paths are unknown"),
+    ("SESSIONPOOLS_WEB_MAX_BODY_MIB", "512", "of a request to the web API"),
     ("SESSIONPOOLS_ACCESS_LOG", "true", "a JSON line per call on HAProxy's standard output"),
     ("SESSIONPOOLS_LOG_LEVEL", "info", "debug, info, warning or error: of the agent"),
     ("POD_NAME", "", "name of this pod: the identity in the election of the active gateway"),
-    ("POD_NAMESPACE", "", "namespace of this pod and of the election's Lease"),
+    ("POD_NAMESPACE", "", "namespace of this pod, of the election's Lease and of the public keys"),
     ("SESSIONPOOLS_LEASE", "session-pools-gateway", "the election's Lease"),
     (
         "SESSIONPOOLS_GATEWAY_LABELS",
@@ -51,6 +57,7 @@ class GatewaySettings:
     pod_namespace: str = ""
     lease: str = _DEFAULTS["SESSIONPOOLS_LEASE"]
     labels: str = _DEFAULTS["SESSIONPOOLS_GATEWAY_LABELS"]
+    keys: tuple[str, str] | None = None  # namespace and name of the ConfigMap with the public keys; None: no tokens
 
 
 def from_environment(env: Mapping[str, str]) -> GatewaySettings:
@@ -72,6 +79,29 @@ def from_environment(env: Mapping[str, str]) -> GatewaySettings:
     def names(name: str) -> tuple[str, ...]:
         return tuple(filter(None, (each.strip() for each in get(name).split(","))))
 
+    def tokens() -> config.Tokens | None:
+        if one_of("SESSIONPOOLS_AUTH_ENABLED", "true", "false") == "false":
+            return None
+        if not get("POD_NAMESPACE"):
+            raise SettingsError(
+                "POD_NAMESPACE is empty, and the public keys that verify tokens are in a ConfigMap there: set it, or "
+                "SESSIONPOOLS_AUTH_ENABLED=false"
+            )
+        try:
+            return config.Tokens(get("SESSIONPOOLS_TOKEN_ISSUER"), get("SESSIONPOOLS_TOKEN_AUDIENCE"))
+        except ValueError as error:
+            raise SettingsError(f"SESSIONPOOLS_TOKEN_ISSUER, SESSIONPOOLS_TOKEN_AUDIENCE: {error}") from None
+
+    def web() -> config.WebApi | None:
+        text, most = get("SESSIONPOOLS_WEB_API"), number("SESSIONPOOLS_WEB_MAX_BODY_MIB", 1, 1 << 20)
+        try:
+            return config.WebApi.parse(text, most) if text else None
+        except ValueError as error:
+            raise SettingsError(f"SESSIONPOOLS_WEB_API is {text!r}: {error}") from None
+
+    keys_config_map = get("SESSIONPOOLS_KEYS_CONFIG_MAP")
+    if not re.fullmatch(r"[a-z0-9.-]{1,253}", keys_config_map):
+        raise SettingsError(f"SESSIONPOOLS_KEYS_CONFIG_MAP is {keys_config_map!r}: use the name of a ConfigMap")
     certificate = get("SESSIONPOOLS_TLS_CERTIFICATE")
     if any(character.isspace() for character in certificate):
         raise SettingsError(f"SESSIONPOOLS_TLS_CERTIFICATE is {certificate!r}: use a path without blanks")
@@ -86,6 +116,8 @@ def from_environment(env: Mapping[str, str]) -> GatewaySettings:
             tls_certificate=certificate,
             access_log=one_of("SESSIONPOOLS_ACCESS_LOG", "true", "false") == "true",
             max_connections=number("SESSIONPOOLS_MAX_CONNECTIONS", 1, 1_000_000),
+            tokens=tokens(),
+            web=web(),
         )
     except SettingsError:
         raise
@@ -101,4 +133,5 @@ def from_environment(env: Mapping[str, str]) -> GatewaySettings:
         pod_namespace=get("POD_NAMESPACE"),
         lease=get("SESSIONPOOLS_LEASE"),
         labels=get("SESSIONPOOLS_GATEWAY_LABELS"),
+        keys=(get("POD_NAMESPACE"), keys_config_map) if haproxy.tokens else None,
     )

@@ -17,12 +17,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
+from sessionpools.gateway import webapi
 from sessionpools.gateway.backends import Allocation
-from sessionpools.gateway.config import endpoint, map_entries, server_options
+from sessionpools.gateway.config import KEYS_VARIABLE, SUCCESSOR, endpoint, map_entries, server_options
 from sessionpools.gateway.model import OpenSlot, Route
-from sessionpools.gateway.runtime import Server
+from sessionpools.gateway.runtime import Refused, Server, parse_map, parse_process, parse_servers, parse_variable
 
-__all__ = ["Change", "Running", "Wanted", "changes", "deletions", "excess", "wanted_of"]
+__all__ = ["Change", "Running", "Wanted", "changes", "deletions", "excess", "questions", "running_of", "wanted_of"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -44,9 +45,39 @@ class Running:
     """What HAProxy has: read once, then kept by `apply` of each change that it confirmed."""
 
     process: str  # which worker this is true of
-    backends: frozenset[str]
+    backends: frozenset[str]  # of pools
     servers: dict[Place, Server] = field(default_factory=dict)
     map: dict[str, str] = field(default_factory=dict)
+    keys: str = ""  # keys.digest of those that it verifies tokens with
+
+    def open_servers(self) -> dict[str, int]:
+        """How many, by backend."""
+        count = dict.fromkeys(self.backends, 0)
+        for server in self.servers.values():
+            if server.open:
+                count[server.backend] = count.get(server.backend, 0) + 1
+        return count
+
+
+def questions(map_file: Path) -> tuple[str, ...]:
+    """The commands whose answers `running_of` is made of."""
+    return ("show info", "show backend", "show servers state", f"show map {map_file}", f"get var {KEYS_VARIABLE}")
+
+
+def running_of(answers: Iterable[str], known: Collection[str]) -> Running:
+    """`known`: the backends that pools can have. Raises Refused for answers of another shape."""
+    info, backends, servers, entries, keys = answers
+    if not backends.startswith("# name"):
+        raise Refused(f"`show backend` gave {backends[:200]!r}")
+    return Running(
+        process=parse_process(info),
+        backends=frozenset(backends.splitlines()[1:]).intersection(known),
+        servers={
+            (server.backend, server.name): server for server in parse_servers(servers) if server.backend != SUCCESSOR
+        },
+        map=parse_map(entries),
+        keys=parse_variable(keys),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +108,9 @@ def wanted_of(
     emptied: Collection[str],
     *,
     standby: bool = False,
+    web: OpenSlot | None = None,
 ) -> Wanted:
-    """`backends`: those that HAProxy has. `emptied`: of those, the ones in which no call waits.
+    """`backends`: those that HAProxy has. `emptied`: of those, the ones in which no call waits. `web`: the web API.
 
     A pool whose queue timeout has changed has a new backend. Its slots stay open in the old one too, for the calls
     that wait there; a session takes one call at a time, whichever backend it comes from.
@@ -93,6 +125,8 @@ def wanted_of(
         for name in lent.get(route.pool_uid, ()) if route.pool else ():
             if name in backends and (name == backend or name not in emptied):
                 slots.update(((name, slot.server), slot) for slot in route.slots)
+    if web:
+        slots[webapi.BACKEND, web.server] = web
     there = map_entries(
         routes, lambda route: name if (name := allocation.backend_of(route)) in backends else "", standby=standby
     )
@@ -128,6 +162,8 @@ def _openings(wanted: Wanted, running: Running) -> Iterator[Change]:
     for place, slot in wanted.slots.items():
         backend, name = place
         found = running.servers.get(place)
+        if found is None and backend == webapi.BACKEND:
+            continue  # it has its server from the file
         if found is None:
             number = slot.rank
             while number in ids[backend]:  # one that is being closed has it still

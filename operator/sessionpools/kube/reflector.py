@@ -79,6 +79,7 @@ class Reflector(Generic[T]):
         namespaces: Sequence[str] | None = None,
         label_selector: str = "",
         *,
+        field_selector: str = "",
         ignored: Collection[str] = (),
         rng: random.Random | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -92,6 +93,7 @@ class Reflector(Generic[T]):
         self._parse = parse
         self._on_change = on_change
         self._selector = label_selector
+        self._field_selector = field_selector
         self._ignored = frozenset(ignored)
         self._rng = rng or random.Random()  # noqa: S311  jitter
         self._sleep = sleep
@@ -172,6 +174,7 @@ class Reflector(Generic[T]):
                 self.resource,
                 namespace=scope.namespace,
                 label_selector=self._selector,
+                field_selector=self._field_selector,
                 limit=PAGE,
                 continue_token=token,
             )
@@ -210,6 +213,7 @@ class Reflector(Generic[T]):
             self.resource,
             namespace=scope.namespace,
             label_selector=self._selector,
+            field_selector=self._field_selector,
             resource_version=scope.version,
             timeout_seconds=self._rng.randint(*WATCH_SECONDS),
         )

@@ -38,6 +38,7 @@ class RevisionSpec:
     outputs: tuple[dict[str, str], ...] | None = None
     output_files: tuple[str, ...] = ()
     fork_safe: bool = True
+    bundle: str = ""  # the sha256 of the archive that `code` is to hold; "": the code is there
 
     @classmethod
     def parse(cls, text: bytes | str) -> RevisionSpec:
@@ -63,6 +64,7 @@ class RevisionSpec:
             outputs=None if raw.get("outputs") is None else tuple(raw["outputs"]),
             output_files=tuple(raw.get("outputFiles") or ()),
             fork_safe=raw.get("forkSafe", True) is not False,
+            bundle=(raw.get("bundle") or {}).get("sha256", ""),
         )
         if bool(spec.entrypoint) == bool(spec.script):
             raise ConfigError("session.json must name exactly one of entrypoint and script")

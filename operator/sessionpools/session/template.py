@@ -16,11 +16,12 @@ import signal
 import socket
 import sys
 import traceback
+import types
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from sessionpools.session import capture, hugepages, invoke, linux
+from sessionpools.session import bundles, capture, hugepages, invoke, linux
 from sessionpools.session.channel import SPARE, Channel, ChannelClosedError, Message
 from sessionpools.session.config import Launch, RevisionSpec
 from sessionpools.session.log import Log
@@ -47,7 +48,8 @@ class Template:
     # --- loading ----------------------------------------------------------------------------------------------------
 
     def load(self) -> None:
-        """Import, load, warm. Reports each phase before it begins, as it may hang in it."""
+        """Fetch the code if need be, import, load, warm. Reports each phase before it begins, as it may hang in it."""
+        bundles.provide(self.spec, self.launch.paths, self._report)
         if self.spec.code:
             with contextlib.suppress(OSError):
                 os.chdir(self.spec.code)
@@ -256,6 +258,9 @@ def main(arguments: Sequence[str]) -> None:
     # `python -m` put the directory of its start first; code is found by the revision's own path.
     if not getattr(sys.flags, "safe_path", False) and sys.path and sys.path[0] in ("", "/"):
         del sys.path[0]
+    # Pickles name what they were made in `__main__`: that is the code's own here, not this file, whose functions they
+    # would see and replace. dill takes it for the global variables of the functions that it loads.
+    sys.modules["__main__"] = types.ModuleType("__main__")
     sys.argv = [""]
     faulthandler.register(signal.SIGUSR2, file=launch.stack_fd, all_threads=True)
     linux.raise_oom_score(TEMPLATE_OOM_SCORE)

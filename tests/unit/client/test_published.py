@@ -24,6 +24,11 @@ spec: {serviceName: Score, serviceVersion: v1, initialPoolSize: 2, maxPoolSize: 
 """
 
 
+def with_bundle(url: str, sha256: str = "0" * 64) -> str:
+    code = f"bundle: {{url: '{url}', sha256: '{sha256}'}}"
+    return SERVICE.replace('inline: {service.py: "def predict(x): return x"}', code)
+
+
 def given(folder: Path, text: str, name: str = "score.yaml") -> Path:
     path = folder / name
     path.write_text(text)
@@ -64,10 +69,29 @@ class TestYaml:
         assert only(read(given(tmp_path, text + config_map), Sizes())).code.files == (("service.py", b"x = 1"),)
         assert "there is no ConfigMap 'code' among the files" in refusal(given(tmp_path, text))
 
+    @pytest.mark.parametrize("url", ["file://build/a%20bundle.tar.gz", "file://./build/a%20bundle.tar.gz", "absolute"])
+    @pytest.mark.parametrize("by_folder", [False, True])
+    def test_the_file_of_a_bundle_may_be_named_relative_to_the_yaml(
+        self, tmp_path: Path, url: str, by_folder: bool
+    ) -> None:
+        archive = tmp_path / "build" / "a bundle.tar.gz"
+        archive.parent.mkdir()
+        archive.touch()
+        path = given(tmp_path, with_bundle(archive.as_uri() if url == "absolute" else url))
+        assert only(read(tmp_path if by_folder else path, Sizes())).bundle_url == archive.as_uri()
+
+    def test_a_bundle_elsewhere_is_fetched_from_there(self, tmp_path: Path) -> None:
+        found = only(read(given(tmp_path, with_bundle("https://host/b.tar.gz?key=1")), Sizes()))
+        assert found.bundle_url == "https://host/b.tar.gz?key=1"
+
     @pytest.mark.parametrize(
         ("text", "words"),
         [
             ("a: [", "not YAML"),
+            (with_bundle("file://none.tar.gz"), "spec.code.bundle.url: there is no file /"),
+            (with_bundle("s3://bucket/b.tar.gz"), "give a URL of https, http, file"),
+            (with_bundle("b.tar.gz"), "give a URL of https, http, file"),
+            (with_bundle("https://host/b", "F" * 64), "spec.code.bundle.sha256: give the archive's digest"),
             ("a: 1", "holds no WebService"),
             (SERVICE.replace("v1alpha1", "v9"), "WebService 'score': apiVersion is 'sessionpools.dev/v9'"),
             (SERVICE.replace("entrypoint", "entryPoint"), "WebService 'score': spec.entryPoint: Extra inputs"),

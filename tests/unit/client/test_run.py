@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from support.archives import bundle
+from support.fileserver import file_server
 from support.tools import ROOT
 
 CODE = """
@@ -25,6 +27,18 @@ import time
 def predict(seconds: float = 0) -> int:
     time.sleep(seconds)
     return os.getpid()
+"""
+
+
+PUBLISHED = """
+apiVersion: sessionpools.dev/v1alpha1
+kind: WebService
+metadata: {{name: pids}}
+spec:
+  name: Pids
+  version: v1
+  code: {{bundle: {{url: "{url}", sha256: "{sha256}"}}}}
+  entrypoint: service:predict
 """
 
 
@@ -126,6 +140,27 @@ def test_code_that_does_not_load_ends_it_with_its_own_words(tmp_path: Path) -> N
     assert running.process.returncode == 1
     assert "error: broken v1: " in said
     assert "No module named 'no_such_module'" in said
+
+
+def test_the_code_of_a_bundle_is_served_from_a_file_or_from_a_server(tmp_path: Path) -> None:
+    archive = bundle(CODE)
+    (tmp_path / "bundle.tar.gz").write_bytes(archive.data)
+    with file_server() as server:
+        for number, url in enumerate(("file://bundle.tar.gz", server.has("/bundle.tar.gz", archive.data))):
+            yaml = tmp_path / f"{number}.yaml"
+            yaml.write_text(PUBLISHED.format(url=url, sha256=archive.sha256))
+            with run(str(yaml)) as running:
+                running.until_ready()
+                assert running.call("/api/Pids/v1", {})[0] == 200
+
+
+def test_a_bundle_of_another_digest_ends_it_with_its_own_words(tmp_path: Path) -> None:
+    (tmp_path / "bundle.tar.gz").write_bytes(bundle(CODE).data)
+    (tmp_path / "pids.yaml").write_text(PUBLISHED.format(url="file://bundle.tar.gz", sha256="0" * 64))
+    with run(str(tmp_path)) as running:
+        _, said = running.process.communicate(timeout=30)
+    assert running.process.returncode == 1
+    assert "error: Pids v1: BundleDigestMismatch: file:///" in said
 
 
 def test_a_port_that_is_taken_is_named_with_the_remedy(service: str) -> None:

@@ -127,12 +127,27 @@ def test_what_ended_before_the_container_was_ready_once_says_nothing_of_today() 
     assert failure(status) is None
 
 
-@pytest.mark.parametrize("reason", ["StartTimeout", "EntrypointNotFound", "EntrypointInvalid", "SyntaxError"])
+@pytest.mark.parametrize(
+    "reason",
+    [
+        *("StartTimeout", "EntrypointNotFound", "EntrypointInvalid", "SyntaxError"),
+        *("BundleUnreachable", "BundleDigestMismatch", "BundleInvalid", "BundleTooLarge"),
+    ],
+)
 def test_causes_of_their_own_keep_their_reason(reason: str) -> None:
     ended = {"terminated": {"exitCode": 1, "reason": "Error", "message": f"{reason}: init took longer than 600 s"}}
     found = failure({"phase": "Running", "containerStatuses": [container(state=ended)]})
     assert found is not None
     assert found.reason == reason
+
+
+@pytest.mark.parametrize(("reason", "lasts"), [("BundleUnreachable", False), ("BundleDigestMismatch", True)])
+def test_a_server_that_is_away_may_be_back_and_a_wrong_digest_stays(reason: str, lasts: bool) -> None:
+    for restarts in (0, 1):
+        ended = {"terminated": {"exitCode": 1, "reason": "Error", "message": f"{reason}: http://host/b: words"}}
+        found = failure({"phase": "Running", "containerStatuses": [container(state=ended, restartCount=restarts)]})
+        assert found is not None
+        assert found.lasts is (lasts or restarts > 0)
 
 
 def test_a_container_killed_for_memory_is_oom_killed_whoever_says_it() -> None:

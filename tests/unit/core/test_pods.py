@@ -4,9 +4,15 @@ import base64
 import json
 from typing import Any
 
+from sessionpools.api import names
 from sessionpools.api.v1alpha1 import SessionPool, WebService
+from sessionpools.core import quantity
+from sessionpools.core.observe import pod_view
 from sessionpools.core.pods import code_config_map, grace_seconds, pod_template, session_pod, settings_of
 from sessionpools.core.revision import CodeFiles, resolve
+from sessionpools.session.bundles import FETCH, URL_VARIABLE
+from sessionpools.session.fetch import MAX_PACKED_BYTES, BundleDigestMismatchError, BundleUnreachableError
+from sessionpools.session.unpack import MAX_ENTRIES, MAX_UNPACKED_BYTES, BundleInvalidError, BundleTooLargeError
 from support.builders import node, pool, process_pool, service, target_of
 
 
@@ -90,6 +96,35 @@ def test_code_that_is_no_text_is_kept_as_bytes() -> None:
     of = service(code={"configMap": {"name": "code"}})
     revision = resolve(pool(), of, CodeFiles((("model.bin", b"\xff\x00"),)), "i")
     assert code_config_map(of, revision)["binaryData"] == {"file-0": base64.b64encode(b"\xff\x00").decode()}
+
+
+def test_a_bundle_has_a_volume_of_its_own_and_the_address_that_it_has_now() -> None:
+    of = service(code={"bundle": {"url": "https://host/b.tar.gz?key=$(NAME)&cost=5$", "sha256": "a" * 64}})
+    spec = manifest(service_=of)["spec"]
+    (container,) = spec["containers"]
+    volumes = {v["name"]: v for v in spec["volumes"]}
+    assert volumes["session-pools-bundle"] == {"name": "session-pools-bundle", "emptyDir": {"sizeLimit": "3Gi"}}
+    assert {"name": "session-pools-bundle", "mountPath": "/etc/session-pools/bundle"} in container["volumeMounts"]
+    env = {e["name"]: e["value"] for e in container["env"]}
+    assert env[URL_VARIABLE] == "https://host/b.tar.gz?key=$$(NAME)&cost=5$$"  # the kubelet makes one of two
+    session = target_of(pool(), of).revision.session
+    assert session["bundle"] == {"sha256": "a" * 64}
+    assert session["code"] == "/etc/session-pools/bundle/code"
+    made = manifest(service_=of)
+    made["metadata"] |= {"uid": "1", "labels": {**made["metadata"]["labels"]}}
+    assert pod_view(made).bundle_url == "https://host/b.tar.gz?key=$(NAME)&cost=5$"
+
+
+def test_the_volume_of_a_bundle_holds_the_largest_there_is() -> None:
+    files = MAX_ENTRIES * 4096
+    assert MAX_PACKED_BYTES + MAX_UNPACKED_BYTES + files < quantity.to_bytes("3Gi")
+
+
+def test_controller_and_session_pods_have_one_word_for_each_thing() -> None:
+    reasons = {each.reason for each in (BundleUnreachableError, BundleDigestMismatchError)}
+    reasons |= {each.reason for each in (BundleInvalidError, BundleTooLargeError)}
+    assert reasons == names.BUNDLE_REASONS
+    assert (URL_VARIABLE, FETCH) == (names.ENV_BUNDLE_URL, names.PHASE_FETCH_BUNDLE)
 
 
 def test_code_of_the_image_needs_no_code_volume() -> None:

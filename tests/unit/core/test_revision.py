@@ -65,6 +65,18 @@ def test_a_description_does_not() -> None:
     assert revision(service_=service(description="new words")) == revision()
 
 
+def test_of_a_bundle_the_digest_counts_and_not_where_it_lies() -> None:
+    def of(url: str, sha256: str) -> str:
+        return revision(service_=service(code={"bundle": {"url": url, "sha256": sha256}}))
+
+    assert of("https://a/b.tar.gz", "0" * 64) == of("http://c/d.zip", "0" * 64)
+    assert len({revision(), of("https://a/b", "0" * 64), of("https://a/b", "1" * 64)}) == 3
+
+
+def test_what_is_no_bundle_has_the_revision_that_it_had_before_there_were_any() -> None:
+    assert revision() == "REVISION"
+
+
 def test_the_code_of_a_config_map_counts_by_its_bytes() -> None:
     of = service(code={"configMap": {"name": "code"}})
     names = {resolve(pool(), of, CodeFiles((("service.py", text),)), "i").name for text in (b"a", b"b", b"a")}

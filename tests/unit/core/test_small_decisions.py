@@ -81,15 +81,19 @@ class TestPlacement:
             pool().spec.placement, node(taints=(Taint("node.kubernetes.io/memory-pressure", "", "NoSchedule"),))
         )
         assert (found.compute_node, found.counts) == (True, True)
-        assert found.closed.startswith("NodePressure: the node has the taint node.kubernetes.io/memory-pressure")
+        assert found.closed is not None
+        assert (found.closed.reason, found.closed.lasts) == ("NodePressure", True)
+        assert "node.kubernetes.io/memory-pressure" in found.closed.message
 
     def test_a_taint_of_a_node_that_joins_is_no_pressure(self) -> None:
         taint = Taint("node.kubernetes.io/network-unavailable", "", "NoSchedule")
         found = place(pool().spec.placement, node(taints=(taint,)))
-        assert found.closed.startswith("NodeTainted: the node has the taint node.kubernetes.io/network-unavailable")
+        assert found.closed is not None
+        assert (found.closed.reason, found.closed.lasts) == ("NodeTainted", False)
+        assert "node.kubernetes.io/network-unavailable" in found.closed.message
 
     def test_prefer_no_schedule_is_only_a_preference(self) -> None:
-        assert place(pool().spec.placement, node(taints=(Taint("a", "", "PreferNoSchedule"),))).closed == ""
+        assert place(pool().spec.placement, node(taints=(Taint("a", "", "PreferNoSchedule"),))).closed is None
 
 
 class TestReports:

@@ -1,5 +1,7 @@
 """What a pool's sessions should be, or why that can not be said."""
 
+import pytest
+
 from sessionpools.api.v1alpha1 import SessionPool, WebService
 from sessionpools.core.keys import elder_of
 from sessionpools.core.revision import CodeFiles
@@ -68,9 +70,19 @@ def test_the_generic_pool_is_answered_by_a_condition() -> None:
     assert blocked(decided(pool(serviceName="", serviceVersion=""), [])).reason == "GenericPoolNotSupported"
 
 
-def test_a_bundle_is_answered_by_a_condition() -> None:
-    of = service(code={"bundle": {"url": "https://example.com/a.zip", "sha256": "0" * 64}})
-    assert blocked(decided(pool(), [of])).reason == "BundleNotSupported"
+@pytest.mark.parametrize("scheme", ["https", "http", "file"])
+def test_a_bundle_is_the_target_with_the_address_that_it_has_now(scheme: str) -> None:
+    url = f"{scheme}:///a.zip"
+    decision = decided(pool(), [service(code={"bundle": {"url": url, "sha256": "0" * 64}})])
+    assert isinstance(decision, Target)
+    assert decision.bundle_url == url
+
+
+def test_a_bundle_at_an_address_that_nothing_is_fetched_from_is_refused_with_those_that_there_are() -> None:
+    found = blocked(decided(pool(), [service(code={"bundle": {"url": "s3://bucket/a.zip", "sha256": "0" * 64}})]))
+    assert found.reason == "InvalidCode"
+    assert "'s3'" in found.message
+    assert "use https, http, file" in found.message
 
 
 def test_a_missing_config_map_keeps_the_sessions_that_run() -> None:

@@ -67,6 +67,17 @@ def test_what_init_returns_is_there_in_each_request(run: Serve) -> None:
     assert service.value() == service.value() == [2, "unchanged"]
 
 
+def test_what_is_copied_for_each_request_are_names_and_not_objects(run: Serve) -> None:
+    service = script(
+        run,
+        "answer = [list(seen), len(seen)]\nseen.append(x)\nseen = 'mine'\ndel other\n",
+        {"setup_names.py": "def load():\n    return {'seen': [], 'other': 1, 'x': 'of init'}\n"},
+        init="setup_names:load",
+        inputs={"x": "integer"},
+    )
+    assert [service.value(x=1), service.value(x=2), service.value(x=3)] == [[[], 0], [[1], 1], [[1, 2], 2]]
+
+
 def test_a_script_runs_as_the_main_module(run: Serve) -> None:
     service = script(
         run,

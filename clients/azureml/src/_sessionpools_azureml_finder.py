@@ -1,0 +1,101 @@
+"""Lets `import azureml.deploy` find sessionpools_azureml where nothing else provides it. Run by
+sessionpools_azureml.pth when Python starts, so it is small, imports nothing that has not been imported by then, and
+answers for `azureml` only.
+
+It stands first on sys.meta_path and asks all others before it answers. So Microsoft's packages are never shadowed:
+where its azureml-model-management-sdk is installed, all of `azureml` is Microsoft's; where only others of its packages
+are (azureml-core has a regular package `azureml` without `deploy`), they stay what they are, and `azureml.deploy` and
+`azureml.common` are found here. It has to be first because the modules it gives are packages with a folder, in which
+the usual finder would otherwise find their submodules once more, as modules of their own.
+
+`azureml.deploy` and `sessionpools_azureml.deploy` are the same module, so a class is one whatever it was imported by.
+"""
+
+import sys
+from importlib.machinery import ModuleSpec
+
+_THEIRS = "azureml"
+_OURS = "sessionpools_azureml"
+_PARTS = (f"{_THEIRS}.deploy", f"{_THEIRS}.common")
+
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name != _THEIRS and not name.startswith(f"{_THEIRS}."):
+            return None
+        if self.microsofts():
+            return None
+        if name == _THEIRS:
+            if _found_elsewhere(self, name, path) is not None:
+                return None
+            return ModuleSpec(name, _Root(), is_package=True)  # with a path that is empty
+        if not any(name == part or name.startswith(f"{part}.") for part in _PARTS):
+            return None
+        import importlib.util
+
+        real = importlib.util.find_spec(_OURS + name[len(_THEIRS) :])
+        if real is None:
+            return None
+        return ModuleSpec(name, _Alias(real.name), is_package=real.submodule_search_locations is not None)
+
+    def microsofts(self):
+        """Whether somebody else provides azureml.deploy."""
+        package = sys.modules.get(_THEIRS)
+        if package is not None:
+            if isinstance(getattr(package.__spec__, "loader", None), _Root):
+                return False
+            path = getattr(package, "__path__", None)
+        else:
+            spec = _found_elsewhere(self, _THEIRS, None)
+            path = spec.submodule_search_locations if spec is not None else None
+        return path is not None and _found_elsewhere(self, f"{_THEIRS}.deploy", path) is not None
+
+
+class _Root:
+    """Of the package `azureml` where there is none: empty."""
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        module.__doc__ = f"The part of Microsoft's azureml that {_OURS} provides: azureml.deploy and azureml.common."
+
+
+class _Alias:
+    """A module under a second name."""
+
+    def __init__(self, real):
+        self._real = real
+        self._spec = None
+
+    def create_module(self, spec):
+        import importlib
+
+        module = importlib.import_module(self._real)
+        self._spec = module.__spec__
+        return module
+
+    def exec_module(self, module):
+        module.__spec__ = self._spec  # the import system has just given it that of the second name
+
+
+def _found_elsewhere(finder, name, path):
+    for other in sys.meta_path:
+        if other is finder or isinstance(other, Finder):
+            continue
+        find = getattr(other, "find_spec", None)
+        spec = find(name, path) if find is not None else None
+        if spec is not None:
+            return spec
+    return None
+
+
+FINDER = Finder()
+
+
+def install():
+    if not any(isinstance(each, Finder) for each in sys.meta_path):
+        sys.meta_path.insert(0, FINDER)
+
+
+install()

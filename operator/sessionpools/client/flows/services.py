@@ -1,0 +1,144 @@
+"""Web services: list, get, publish, update, delete."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+from sessionpools.client.errors import InputInvalid, NotFound
+from sessionpools.client.exchange import Flow, Link
+from sessionpools.client.models import Service, read
+from sessionpools.client.sources import definitions, source_of
+from sessionpools.client.values import encode_inputs
+from sessionpools.client.wire import UPLOAD_SECONDS, Repeat, Request, Timeout, path_of, post_json, with_json
+
+__all__ = ["Publication", "Services"]
+
+
+class Publication(TypedDict, total=False):
+    """What can be said of a web service beside its code.
+
+    - script: the code is a script (a path, or its text) that runs for each call: inputs are variables, and so are
+      outputs, which have to be declared; `init` is then the text of a block that runs once before
+    - entrypoint, init: `module:function` that answers calls, and that runs once before. Left out: `predict` or the only
+      public function of the file, `init` or `load`
+    - modules: imported before the code
+    - inputs, outputs: types by name, as Python types (float, numpy.ndarray, pandas.DataFrame) or their names; left
+      out, a function's annotations say them
+    - output_files: files that a call writes, and that are returned
+    - warmup: the inputs of a call that each session answers before it counts as ready
+    - alias: what clients of Machine Learning Server name the function that calls it
+    """
+
+    script: bool
+    entrypoint: str
+    init: str
+    modules: Sequence[str]
+    inputs: Mapping[str, Any]
+    outputs: Mapping[str, Any]
+    output_files: Sequence[str]
+    warmup: Mapping[str, Any]
+    description: str
+    alias: str
+
+
+class Services:
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def list(self, name: str = "") -> Flow[Sequence[Service]]:
+        """All web services, or all versions of one, oldest first. None of that name is an empty list."""
+        request = Request("GET", path_of("services", name) if name else "/services")
+        try:
+            response = yield from self._link.exchange(request)
+        except NotFound:
+            if not name:
+                raise
+            return []
+        return read(list[Service], response.json(), str(request))
+
+    def get(self, name: str, version: str = "") -> Flow[Service]:
+        """One version; without `version` the last in the list, as Machine Learning Server has it. Raises NotFound."""
+        request = Request("GET", path_of("services", name, *([version] if version else [])))
+        response = yield from self._link.exchange(request)
+        body = response.json()
+        found = read(list[Service], body if isinstance(body, list) else [body], str(request))
+        if not found:
+            what = f"{name} {version}".strip()
+            raise NotFound(404, "Not Found", f"there is no web service {what}; names are case-sensitive", {})
+        return found[-1]
+
+    def publish(
+        self, name: str, version: str, code: Callable[..., Any] | Path | str, **more: Unpack[Publication]
+    ) -> Flow[Service]:
+        """Publish a function, a .py file, a folder or a script, and get what was published. `more`: see Publication.
+
+        Raises InputInvalid, before anything is sent, and Forbidden when the version exists: `update` changes it.
+        """
+        request = post_json(
+            path_of("services", name, version), _body(code, more), timeout=Timeout(answer=UPLOAD_SECONDS)
+        )
+        yield from self._link.exchange(request)
+        return (yield from self.get(name, version))
+
+    def update(
+        self,
+        name: str,
+        version: str,
+        code: Callable[..., Any] | Path | str | None = None,
+        *,
+        force: bool = False,
+        **more: Unpack[Publication],
+    ) -> Flow[Service]:
+        """Change what is given, keep the rest, and get the result. The pool's sessions are replaced by and by.
+
+        - force: also when something else manages the object (Helm, Flux, Argo CD), which may undo it
+
+        Raises Conflict where something else manages it, NotFound, Forbidden (somebody else's), InputInvalid.
+        """
+        body = _body(code, more)
+        if not body:
+            raise InputInvalid(f"{name} {version}: there is nothing to update: give code or another field")
+        request = with_json(
+            "PATCH",
+            path_of("services", name, version),
+            body,
+            params=_forced(force),
+            repeat=Repeat.UNSEEN,
+            timeout=Timeout(answer=UPLOAD_SECONDS),
+        )
+        yield from self._link.exchange(request)
+        return (yield from self.get(name, version))
+
+    def delete(self, name: str, version: str, *, force: bool = False) -> Flow[None]:
+        """Unpublish it: calls get 404 from now on. The pool that was made for it by this API ends with it.
+
+        Raises NotFound, Forbidden (somebody else's), Conflict (something else manages it, unless forced).
+        """
+        request = Request("DELETE", path_of("services", name, version), _forced(force), gone_is_done=True)
+        yield from self._link.exchange(request)
+
+
+def _forced(force: bool) -> dict[str, str]:
+    return {"force": "true"} if force else {}
+
+
+def _body(code: Callable[..., Any] | Path | str | None, more: Publication) -> dict[str, Any]:
+    if unknown := more.keys() - Publication.__annotations__.keys():
+        raise InputInvalid(f"{sorted(unknown)[0]!r} is no field of a publication: see Publication for those there are")
+    script, entrypoint, init = more.get("script", False), more.get("entrypoint", ""), more.get("init", "")
+    fields: dict[str, Any] = {}
+    if code is not None:
+        fields = {**source_of(code, entrypoint=entrypoint, script=script).fields, "runtimeType": "Python"}
+    elif entrypoint:
+        fields = {"entrypoint": entrypoint}
+    said = {
+        "initCode" if script else "init": init or None,
+        "inputParameterDefinitions": definitions(more.get("inputs"), "input"),
+        "outputParameterDefinitions": definitions(more.get("outputs"), "output"),
+        "outputFileNames": list(more["output_files"]) if "output_files" in more else None,
+        "modules": list(more["modules"]) if "modules" in more else None,
+        "warmup": encode_inputs(more["warmup"]) if "warmup" in more else None,
+        "description": more.get("description"),
+        "operationId": more.get("alias"),
+    }
+    return {**fields, **{name: value for name, value in said.items() if value is not None}}
