@@ -82,14 +82,16 @@ def assemble(api: KubeApi, settings: Settings, store: ObjectStore, *, clock: Cal
     cluster = Cluster(api, settings.api_namespace, settings.watched, settings.nodes)
     bundles, authoring = Bundles(store), Authoring(store)
     refresh_tokens = RefreshTokens(store, clock=clock)
-    keys = KeyRing(api, settings.namespace, clock=clock) if settings.auth_enabled else None
+    keys = _keys(api, settings, clock) if settings.auth_enabled else None
     auth: Authentication
     if keys:
         source = LocalUsers(Passwords(), admin_password=settings.admin_password, users=settings.users)
         auth = Logins(source, keys, refresh_tokens, LoginLimit(), clock=clock)
     else:
         auth = OpenDoor(clock=clock)
-    batches = Batches(store, settings.gateway_url, _headers(keys, clock), settings.pod)
+    batches = Batches(
+        store, settings.gateway_url, _headers(keys, clock), settings.pod, certificate=settings.gateway_certificate
+    )
     chores: Mapping[str, Callable[[], Awaitable[object]]] = {
         "authoring": authoring.expire,
         "batches": batches.expire,
@@ -116,6 +118,11 @@ def assemble(api: KubeApi, settings: Settings, store: ObjectStore, *, clock: Cal
             {name: _chore(chore) for name, chore in chores.items()},
         ),
     )
+
+
+def _keys(api: KubeApi, settings: Settings, clock: Callable[[], float]) -> KeyRing:
+    secret, config_map = settings.keys_secret, settings.keys_config_map
+    return KeyRing(api, settings.namespace, secret=secret, config_map=config_map, clock=clock)
 
 
 def _headers(keys: KeyRing | None, clock: Callable[[], float]) -> Headers:

@@ -22,6 +22,11 @@ ENVIRONMENT: Final = (
     ("SESSIONPOOLS_BUNDLES_URL", "", "where session pods find them; default http://session-pools-web.NAMESPACE:12803"),
     ("SESSIONPOOLS_GATEWAY_URL", "http://session-pools-gateway:12800", "where batches are called"),
     (
+        "SESSIONPOOLS_GATEWAY_CERTIFICATE",
+        "",
+        "PEM file: the one certificate that is believed there; empty: any valid one",
+    ),
+    (
         "SESSIONPOOLS_GATEWAY_LABELS",
         "app.kubernetes.io/name=session-pools,app.kubernetes.io/component=gateway",
         "of the gateway pods in POD_NAMESPACE, which are asked for usage",
@@ -30,6 +35,8 @@ ENVIRONMENT: Final = (
     ("SESSIONPOOLS_AUTH_ENABLED", "true", "false: everybody is Owner, for laptops"),
     ("SESSIONPOOLS_ADMIN_PASSWORD_FILE", "/etc/session-pools/admin/password", "password of the user admin"),
     ("SESSIONPOOLS_USERS_FILE", "/etc/session-pools/users/users.yaml", "other users, if there is such a file"),
+    ("SESSIONPOOLS_KEYS_SECRET", "session-pools-keys", "Secret in POD_NAMESPACE with the keys that sign tokens"),
+    ("SESSIONPOOLS_KEYS_CONFIG_MAP", "session-pools-keys-public", "ConfigMap there with their public halves"),
     ("SESSIONPOOLS_BEHIND_GATEWAY", "true", "whether callers' addresses are the gateway's X-Forwarded-For"),
     ("SESSIONPOOLS_LOG_LEVEL", "info", "debug, info, warning or error"),
     ("POD_NAME", "web", "name of this pod: which replica it is"),
@@ -54,11 +61,14 @@ class Settings:
     store_url: str = _DEFAULTS["SESSIONPOOLS_STORE_URL"]
     bundles_url: str = ""
     gateway_url: str = _DEFAULTS["SESSIONPOOLS_GATEWAY_URL"]
+    gateway_certificate: Path | None = None
     gateway_labels: str = _DEFAULTS["SESSIONPOOLS_GATEWAY_LABELS"]
     gateway_port: int = 12801
     auth_enabled: bool = True
     admin_password: Path = Path(_DEFAULTS["SESSIONPOOLS_ADMIN_PASSWORD_FILE"])
     users: Path = Path(_DEFAULTS["SESSIONPOOLS_USERS_FILE"])
+    keys_secret: str = _DEFAULTS["SESSIONPOOLS_KEYS_SECRET"]
+    keys_config_map: str = _DEFAULTS["SESSIONPOOLS_KEYS_CONFIG_MAP"]
     behind_gateway: bool = True
     log_level: str = "INFO"
     pod: str = "web"
@@ -88,6 +98,13 @@ def from_environment(env: Mapping[str, str]) -> Settings:
             raise SettingsError(f"{name} is {text!r}: use a URL that begins with {' or '.join(schemes)}://")
         return text.rstrip("/")
 
+    def object_name(name: str) -> str:
+        text = get(name)
+        if not re.fullmatch(r"[a-z0-9.-]{1,253}", text):
+            raise SettingsError(f"{name} is {text!r}: use the name of an object")
+        return text
+
+    certificate = get("SESSIONPOOLS_GATEWAY_CERTIFICATE")
     namespace = get("POD_NAMESPACE")
     if not namespace:
         raise SettingsError("POD_NAMESPACE is not set: the namespace of this pod, in which the keys are kept")
@@ -107,11 +124,14 @@ def from_environment(env: Mapping[str, str]) -> Settings:
         store_url=get("SESSIONPOOLS_STORE_URL"),
         bundles_url=url("SESSIONPOOLS_BUNDLES_URL", bundles_url, "http", "https"),
         gateway_url=url("SESSIONPOOLS_GATEWAY_URL", get("SESSIONPOOLS_GATEWAY_URL"), "http", "https"),
+        gateway_certificate=Path(certificate) if certificate else None,
         gateway_labels=get("SESSIONPOOLS_GATEWAY_LABELS"),
         gateway_port=port("SESSIONPOOLS_GATEWAY_PORT"),
         auth_enabled=one_of("SESSIONPOOLS_AUTH_ENABLED", "true", "false") == "true",
         admin_password=Path(get("SESSIONPOOLS_ADMIN_PASSWORD_FILE")),
         users=Path(get("SESSIONPOOLS_USERS_FILE")),
+        keys_secret=object_name("SESSIONPOOLS_KEYS_SECRET"),
+        keys_config_map=object_name("SESSIONPOOLS_KEYS_CONFIG_MAP"),
         behind_gateway=one_of("SESSIONPOOLS_BEHIND_GATEWAY", "true", "false") == "true",
         log_level=one_of("SESSIONPOOLS_LOG_LEVEL", "debug", "info", "warning", "error").upper(),
         pod=get("POD_NAME"),

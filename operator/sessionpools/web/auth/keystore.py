@@ -56,11 +56,15 @@ class KeyRing:
         api: KubeApi,
         namespace: str,
         *,
+        secret: str = SECRET_KEYS,
+        config_map: str = PUBLIC_KEYS,
         labels: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._api = api
         self._namespace = namespace
+        self._secret = secret
+        self._config_map = config_map
         self._labels = dict(labels or {})
         self._clock = clock
         self._known = _Known()
@@ -124,8 +128,8 @@ class KeyRing:
             _log.info("keys read", extra={"keys": len(self._known.keys.keys)})
 
     async def _turn(self) -> _Known:
-        public = await self._read(CONFIG_MAPS, PUBLIC_KEYS)
-        secret = await self._read(SECRETS, SECRET_KEYS)
+        public = await self._read(CONFIG_MAPS, self._config_map)
+        secret = await self._read(SECRETS, self._secret)
         there = self._parsed(secret)
         decided = deciding.due(there, self._clock(), self._rotate_at(secret))
         now = self._clock()
@@ -133,13 +137,13 @@ class KeyRing:
         keys = KeySet.of([*decided.keep.keys, *made])
         if keys != there:
             content = base64.b64encode(deciding.dump(keys).encode()).decode()
-            await self._write(SECRETS, SECRET_KEYS, secret, {_ENTRY: content}, {"type": "Opaque"})
+            await self._write(SECRETS, self._secret, secret, {_ENTRY: content}, {"type": "Opaque"})
             _log.info("keys changed", extra={"before": _told(there), "after": _told(keys)})
         files = {f"{key.kid}.pem": key.public_pem for key in keys.keys}
         published: Mapping[str, str] = (public or {}).get("data") or {}
         if published != files:
             gone: dict[str, str | None] = {name: None for name in published if name not in files}
-            await self._write(CONFIG_MAPS, PUBLIC_KEYS, public, files | gone, {})
+            await self._write(CONFIG_MAPS, self._config_map, public, files | gone, {})
         return _Known(keys, frozenset(key.kid for key in keys.keys))
 
     async def _read(self, resource: Resource, name: str) -> Json | None:
@@ -167,7 +171,7 @@ class KeyRing:
         try:
             return deciding.load(base64.b64decode(content).decode())
         except ValueError as error:
-            where = f"Secret {self._namespace}/{SECRET_KEYS}, {_ENTRY}"
+            where = f"Secret {self._namespace}/{self._secret}, {_ENTRY}"
             message = f"{where}: {error}: restore it, or take the entry away, and new keys are made"
             raise KeysUnavailable(message) from None
 
@@ -182,7 +186,7 @@ class KeyRing:
         if when is None or when.tzinfo is None:
             _log.warning(
                 "annotation not understood: use a time such as 2026-01-31T12:00:00Z",
-                extra={"secret": SECRET_KEYS, "annotation": ANNOTATION_ROTATE_AT, "value": text},
+                extra={"secret": self._secret, "annotation": ANNOTATION_ROTATE_AT, "value": text},
             )
             return None
         return when.timestamp()

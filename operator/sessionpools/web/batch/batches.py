@@ -17,6 +17,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -80,12 +81,14 @@ class Batches:
         headers: Headers,
         identity: str,  # the pod's name
         *,
+        certificate: Path | None = None,  # of the gateway, PEM
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         self._store = store
         self._gateway_url = gateway_url
+        self._certificate = certificate
         self._headers = headers
         # a process that begins anew under the same name does not hold what the one before it held
         self._holder = f"{identity}/{uuid.uuid4().hex}"
@@ -170,7 +173,7 @@ class Batches:
 
     async def run(self) -> None:
         """Work on batches until cancelled; then give them back, calls under way having _DRAIN_SECONDS to finish."""
-        gateway = Gateway(self._gateway_url, self._headers)
+        gateway = Gateway(self._gateway_url, self._headers, self._certificate)
         try:
             while True:
                 try:

@@ -15,8 +15,10 @@ from __future__ import annotations
 import base64
 import binascii
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -119,12 +121,14 @@ def _files(given: object) -> dict[str, bytes]:
 
 
 class Gateway:
-    """Makes calls; one for all batches of a replica. `close` it."""
+    """Makes calls; one for all batches of a replica. `close` it. `certificate`: a PEM file that begins with the one
+    certificate that is believed, whatever name it is for: callers from outside know the gateway by another than we."""
 
-    def __init__(self, url: str, headers: Headers) -> None:
+    def __init__(self, url: str, headers: Headers, certificate: Path | None = None) -> None:
         self._url = url.rstrip("/")
         self._headers = headers
         transport = httpx.AsyncHTTPTransport(
+            verify=_pinned(certificate) if certificate else True,
             retries=0,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=200, keepalive_expiry=_IDLE_SECONDS),
             socket_options=list(_KEEPALIVE),
@@ -167,3 +171,16 @@ class Gateway:
                     f"({error or type(error).__name__}). The item may have run or not; it is not repeated."
                 )
             )
+
+
+def _pinned(certificate: Path) -> ssl.SSLContext:
+    """Raises OSError (no such file) or ValueError (no certificate in it)."""
+    first, end, _ = certificate.read_text().partition("-----END CERTIFICATE-----")
+    try:
+        context = ssl.create_default_context(cadata=first + end)
+    except ssl.SSLError:
+        raise ValueError(f"{certificate}: begins with no certificate in PEM") from None
+    context.check_hostname = False
+    # It need not be an authority's, nor be followed up to one.
+    context.verify_flags = ssl.VerifyFlags.VERIFY_X509_TRUSTED_FIRST | ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    return context

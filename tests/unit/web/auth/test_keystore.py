@@ -344,3 +344,18 @@ async def test_running_a_replica_syncs_again_and_again_and_logs_trouble_once(
     assert lines.count("keys not read or written: the last ones hold") == 1
     assert lines.count("keys read") == 1
     assert all("PRIVATE" not in json.dumps(each.__dict__, default=str) for each in caplog.records)
+
+
+async def test_a_release_of_another_name_has_objects_of_its_own(world: World) -> None:
+    api = await world.server.connect(component="session-pools-web")
+    public = "team-b-session-pools-keys-public"
+    theirs = KeyRing(api, NAMESPACE, secret="team-b-session-pools-keys", config_map=public, clock=world.clock)
+    ours = await world.replica()
+    await theirs.sync()
+    await ours.sync()
+    (kid, _) = (key.kid for key in theirs.keys.keys)
+    assert kid not in world.kids()
+    assert f"{kid}.pem" in world.server.store.get(CONFIG_MAPS, public, NAMESPACE)["data"]
+    assert world.believes(theirs, world.token(theirs))
+    with pytest.raises(UnknownKey):
+        world.believes(ours, world.token(theirs))

@@ -5,11 +5,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import socket
+import ssl
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from sessionpools.web.batch.calls import Gateway, NotRun, Ran, verdict
 from sessionpools.web.batch.state import Service
@@ -143,3 +150,53 @@ async def test_calls_after_a_pause_meet_no_connection_that_was_closed_meanwhile(
             assert ran(await gateway.call(SERVICE, "ann", "r", b"{}")).result["success"]
             await closed.wait()
         await gateway.close()
+
+
+async def test_the_gateway_is_believed_by_its_one_certificate_whatever_name_that_is_for(tmp_path: Path) -> None:
+    served, other = (certificate(tmp_path / name) for name in ("served", "other"))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(served)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"{}")
+        content = body()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content) + content)
+        await writer.drain()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+    async with server:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        outcomes = []
+        for believed in (served, other, None):
+            gateway = Gateway(url, headers, believed)
+            outcomes.append(await gateway.call(SERVICE, "ann", "r", b"{}"))
+            await gateway.close()
+    assert ran(outcomes[0]).result["success"]
+    for outcome in outcomes[1:]:
+        assert isinstance(outcome, NotRun)
+        assert "CERTIFICATE_VERIFY_FAILED" in outcome.reason
+
+
+def test_a_file_that_begins_with_no_certificate_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "tls.crt"
+    file.write_text("good morning\n")
+    with pytest.raises(ValueError, match=r"tls\.crt: begins with no certificate in PEM"):
+        Gateway("https://gateway:12800", headers, file)
+
+
+def certificate(file: Path) -> Path:
+    """A file with a certificate that nobody has signed but itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "score.example.com")])
+    begin = datetime.now(UTC) - timedelta(minutes=5)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(begin)
+        .not_valid_after(begin + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    form = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    file.write_bytes(
+        made.public_bytes(serialization.Encoding.PEM) + key.private_bytes(serialization.Encoding.PEM, *form)
+    )
+    return file
