@@ -95,7 +95,9 @@ VALUES: Final = {
 
 
 async def sent(client: httpx.AsyncClient, method: str, path: str, body: object) -> httpx.Response:
-    return await client.request(method, path.format(**VALUES), json=body)
+    # Score is nobody's, so it takes an Owner to publish a further version of it: what is published has another name
+    values = VALUES | ({"name": "New"} if body == {"code": "x = 1"} else {})
+    return await client.request(method, path.format(**values), json=body)
 
 
 def test_the_matrix_has_every_operation_of_the_description(world: WebWorld) -> None:
@@ -110,12 +112,13 @@ async def test_every_role_gets_what_it_may_and_403_for_the_rest(world: WebWorld)
     wrong = []
     for method, path, least, body in MATRIX:
         for role, client in callers.items():
-            await world.kubectl_service() if world.parts.cluster.service("Score", "v1") is None else None
+            if world.parts.cluster.service("Score", "v1") is None:  # it was deleted
+                await world.kubectl_service()
             answer = await sent(client, method, path, body)
             allowed = RANK[role] >= RANK[least]
             # publishing again is 403 as well, by Machine Learning Server's contract
             refused = answer.status_code == 403 and answer.json()["exceptionType"] == "Denied"
-            if refused is allowed or answer.status_code >= 500 and answer.status_code != 501:
+            if refused is allowed or (answer.status_code >= 500 and answer.status_code != 501):
                 wrong.append(f"{role} {method} {path}: {answer.status_code} {answer.text}")
             if answer.status_code >= 400:
                 error_of(answer)
