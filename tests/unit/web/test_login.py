@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import httpx
+import jwt
 import pytest
 
 from sessionpools.web.auth.identity import Role
@@ -78,8 +79,6 @@ async def test_neither_password_nor_token_is_ever_logged(
 
 
 async def test_the_published_keys_verify_the_tokens(world: WebWorld, nobody: httpx.AsyncClient) -> None:
-    import jwt
-
     token = (await nobody.post("/login", json={"username": "admin", "password": ADMIN_PASSWORD})).json()["access_token"]
     keys = jwt.PyJWKSet.from_dict((await nobody.get("/.well-known/jwks.json")).json())
     kid = jwt.get_unverified_header(token)["kid"]
