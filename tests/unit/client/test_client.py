@@ -207,7 +207,7 @@ class TestBatches:
 
     async def test_a_batch_is_listed_until_it_is_cancelled(self, client: Both, api: RestApi) -> None:
         await adding(client)
-        batch = await client.batches.start("Add", "v1", [], parallel=7)
+        batch = await client.batches.start("Add", "v1", [{"x": 1, "y": 1}], parallel=7)
         assert api.asked("POST .*/batch")[0].params == {"parallelCount": "7"}
         assert await client.batches.list("Add", "v1") == [batch]
         await client.batches.cancel(batch)
