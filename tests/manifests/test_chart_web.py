@@ -6,12 +6,11 @@ import base64
 import subprocess
 
 import pytest
-import yaml
 
 from sessionpools.gateway.settings import from_environment as gateway_settings
 from sessionpools.web.settings import ENVIRONMENT
 from sessionpools.web.settings import from_environment as web_settings
-from support.manifests import CHART, HelmError, Object, chart, of_kind, the
+from support.manifests import CHART, HelmError, Object, chart, of_kind, parse, the
 from support.tools import ROOT, tool
 
 NAME = "session-pools-web"
@@ -229,7 +228,12 @@ def test_without_a_volume_what_is_published_ends_with_the_pod() -> None:
 def test_a_new_one_is_ready_before_an_old_one_ends_where_both_may_have_the_store(values: Object, strategy: str) -> None:
     found = deployment(values)["spec"]["strategy"]
     assert found["type"] == strategy
-    assert found.get("rollingUpdate") in (None, {"maxUnavailable": 0, "maxSurge": 1})
+    if strategy == "Recreate":
+        assert "rollingUpdate" not in found and "lifecycle" not in container(values)
+    else:
+        assert found["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+        # the old one takes requests until the Service leads them to another
+        assert container(values)["lifecycle"] == {"preStop": {"sleep": {"seconds": 3}}}
 
 
 def test_several_replicas_need_a_store_that_all_of_them_can_write() -> None:
@@ -253,7 +257,7 @@ def test_admins_password_is_long_random_and_kept_when_the_release_goes() -> None
     again = subprocess.run(
         [tool("helm"), "template", "session-pools", CHART], text=True, capture_output=True, check=True
     )
-    other = the([o for o in yaml.safe_load_all(again.stdout) if o], "Secret", "session-pools-admin")
+    other = the(parse(again.stdout), "Secret", "session-pools-admin")
     assert other["data"] != secret["data"]
     assert volume("admin")["secret"] == {"secretName": "session-pools-admin"}
 
