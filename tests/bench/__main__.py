@@ -30,6 +30,7 @@ from bench import (
     scale,
     tail,
     throughput,
+    tokens,
     warm,
 )
 from bench.bars import SCALE_NODES, SCALE_POOLS, SCALE_SESSIONS
@@ -37,6 +38,7 @@ from bench.figures import Figure, progress
 
 _MEASURES: Final[dict[str, Callable[[bool], list[Figure]]]] = {
     "warm": warm.measure,
+    "tokens": tokens.measure,
     "throughput": throughput.measure,
     "tail": tail.measure,
     "direct": direct.measure,

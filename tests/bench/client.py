@@ -19,9 +19,9 @@ PATH: Final = "/predict"  # of FastAPI and of the peer; a session takes every pa
 class Caller:
     """A connection that sends one request again and again."""
 
-    def __init__(self, port: int, inputs: Mapping[str, Any], path: str = PATH) -> None:
+    def __init__(self, port: int, inputs: Mapping[str, Any], path: str = PATH, token: str = "") -> None:
         self.port = port
-        self.request = request_bytes(inputs, path)
+        self.request = request_bytes(inputs, path, token=token)
         self.sock = connect(port)
 
     def call(self) -> bytes:
@@ -76,9 +76,10 @@ def connect(port: int) -> socket.socket:
     return sock
 
 
-def request_bytes(inputs: Mapping[str, Any], path: str = PATH, request_id: str = "") -> bytes:
+def request_bytes(inputs: Mapping[str, Any], path: str = PATH, request_id: str = "", token: str = "") -> bytes:
     body = json.dumps(inputs).encode()
     more = f"X-Request-Id: {request_id}\r\n" if request_id else ""
+    more += f"Authorization: Bearer {token}\r\n" if token else ""
     head = f"POST {path} HTTP/1.1\r\nHost: s\r\nContent-Type: application/json\r\n{more}"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 

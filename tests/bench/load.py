@@ -28,6 +28,7 @@ _SCRIPT: Final = """\
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
 wrk.body = %s
+%s
 done = function(summary, latency, requests)
   local errors = summary.errors
   io.write(string.format('{"requests": %%d, "seconds": %%f, "errors": %%d, "refused": %%d}\\n', summary.requests,
@@ -80,7 +81,8 @@ def flood(server: Server, inputs: Mapping[str, Any], connections: int, seconds: 
 
 def _wrk(server: Server, inputs: Mapping[str, Any], connections: int, seconds: int, directory: Path) -> list[str]:
     script = directory / "call.lua"
-    script.write_text(_SCRIPT % json.dumps(json.dumps(inputs)))  # a JSON string is one of Lua's
+    token = f'wrk.headers["Authorization"] = "Bearer {server.token}"' if server.token else ""
+    script.write_text(_SCRIPT % (json.dumps(json.dumps(inputs)), token))  # a JSON string is one of Lua's
     url = f"http://127.0.0.1:{server.port}{server.path}"
     return [str(WRK), "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", str(script), url]
 
@@ -111,7 +113,7 @@ def _call(server: Server, inputs: Mapping[str, Any], seconds: int, sender: "Conn
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         try:
-            with Caller(server.port, inputs, server.path) as caller:
+            with Caller(server.port, inputs, server.path, server.token) as caller:
                 while time.monotonic() < until:
                     caller.call()
                     good += 1

@@ -73,7 +73,7 @@ class OpenLoop:
         step: Callable[[float], float] = lambda now: now + 1,
     ) -> None:
         self._server = server
-        self._request = request_bytes(inputs, server.path, request_id=_PLACE)
+        self._request = request_bytes(inputs, server.path, request_id=_PLACE, token=server.token)
         self._rate = rate
         self._random = random.Random(seed)
         self._prefix = f"{seed}-{self._random.randrange(1 << 32):08x}"

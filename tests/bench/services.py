@@ -88,6 +88,7 @@ class Server:
     port: int
     pid: int
     path: str = PATH
+    token: str = ""  # that its callers bring; "": it asks for none
 
     @property
     def pids(self) -> list[int]:

@@ -68,7 +68,7 @@ def all_servers(
             first = pod.base_port + count + 1
             servers[bars.BARE] = stack.enter_context(bare_haproxy(range(first, first + count)))
         for name, server in servers.items():
-            _await_quiet(name, server, service)
+            await_quiet(name, server, service)
         pids = {name: server.pids for name, server in servers.items()}
         pids[GATEWAY] = [*front.pids, *services.pids(pod)]  # the sessions of all servers among them
         if bare:
@@ -76,9 +76,9 @@ def all_servers(
         yield servers, pids
 
 
-def _await_quiet(name: str, server: Server, service: Service) -> None:
+def await_quiet(name: str, server: Server, service: Service) -> None:
     """A server may listen before its workers are ready: until one answers, and all have nothing more to do."""
-    with Caller(server.port, service.inputs, server.path) as caller:
+    with Caller(server.port, service.inputs, server.path, server.token) as caller:
         caller.call()
     for _ in range(_QUIET_SECONDS):
         before = cpu_microseconds(server.pids)
@@ -92,7 +92,7 @@ def _compare(service: Service, name: str, quick: bool) -> Comparison:
     rounds, calls = (3, 50) if quick else (13, 200)
     with all_servers(service, 1, bare=True) as (servers, pids), ExitStack() as stack:
         callers = {
-            name: stack.enter_context(Caller(server.port, service.inputs, server.path))
+            name: stack.enter_context(Caller(server.port, service.inputs, server.path, server.token))
             for name, server in servers.items()
         }
         stack.enter_context(preferred(pid for some in pids.values() for pid in some))

@@ -39,6 +39,7 @@ async def test_the_programs_of_a_gateway_pod_serve_what_the_cluster_says(world: 
         "SESSIONPOOLS_HTTP_PORT": str(http_port),
         "SESSIONPOOLS_API_NAMESPACE": NAMESPACE,
         "SESSIONPOOLS_MAX_CONNECTIONS": "500",
+        "SESSIONPOOLS_AUTH_ENABLED": "false",
         "POD_NAME": "",
     }
     log = (tmp_path / "programs.log").open("wb")

@@ -89,6 +89,7 @@ async def following(
     namespaces: Sequence[str] | None = None,
     selector: str = "",
     ignored: Sequence[str] = (),
+    fields: str = "",
 ) -> AsyncIterator[Followed]:
     followed = Followed(server)
     followed.awake.set()
@@ -99,6 +100,7 @@ async def following(
         followed.on_change,
         namespaces,
         selector,
+        field_selector=fields,
         ignored=ignored,
         rng=random.Random(1),
         sleep=followed.sleep,

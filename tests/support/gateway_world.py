@@ -21,7 +21,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -32,6 +32,8 @@ from sessionpools.api import names
 from sessionpools.gateway import files
 from sessionpools.gateway.agent import Agent
 from sessionpools.gateway.config import SUCCESSOR, Settings
+from sessionpools.gateway.lookup import addresses
+from sessionpools.gateway.options import WebApi
 from sessionpools.gateway.runtime import (
     BackendStats,
     HaproxyError,
@@ -42,12 +44,14 @@ from sessionpools.gateway.runtime import (
     parse_map,
     parse_servers,
 )
+from sessionpools.gateway.webapi import BACKEND
 from sessionpools.kube.protocol import PODS, SESSION_POOLS, WEB_SERVICES
 from support.apiserver import ApiServer
 from support.apiserver_objects import Json, Resource
 from support.runtime_pod import Pod, free_ports
 
 NAMESPACE: Final = "demo"
+KEYS: Final = "session-pools-keys-public"
 CODE: Final = """
 import os, time
 def predict(seconds: float = 0.0) -> str:
@@ -84,15 +88,18 @@ class LoopbackPod(Pod):
 
 
 class World:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **settings: Any) -> None:
+        """`settings`: of HAProxy's configuration."""
         self.server = ApiServer()
         self.agent: Agent | None = None
         self.commands: list[str] = []  # changes that the agent has asked of HAProxy since it was started
         self.pods: dict[str, LoopbackPod] = {}
+        self.token = ""  # that calls are made with
+        self.resolve: Callable[[WebApi], Awaitable[list[str]]] | None = None  # instead of the system's resolver
         self._directory = directory
         self._run = Path(tempfile.mkdtemp(prefix="gw-", dir="/tmp"))  # a socket's path is short
         self.settings = Settings(
-            directory=self._run, port=free_ports(), bind="127.0.0.1", api_namespace=NAMESPACE, max_connections=500
+            self._run, port=free_ports(), bind="127.0.0.1", api_namespace=NAMESPACE, max_connections=500, **settings
         )
         self.runtime = Runtime(self._run / files.ADMIN_SOCKET, self._run / files.MASTER_SOCKET)
         self.haproxy: subprocess.Popen[bytes] | None = None
@@ -122,7 +129,7 @@ class World:
 
     async def start_agent(self) -> Agent:
         api = await self.server.connect()
-        self.agent = Agent(api, self.settings)
+        self.agent = Agent(api, self.settings, keys=(NAMESPACE, KEYS), resolve=self.resolve or addresses)
         self.commands = []
         ask = self.agent.runtime.ask
 
@@ -173,7 +180,7 @@ class World:
 
     async def servers(self) -> dict[str, Server]:
         found = parse_servers(await self.runtime.ask_one("show servers state"))
-        return {server.name: server for server in found if server.backend != SUCCESSOR}
+        return {server.name: server for server in found if server.backend not in (SUCCESSOR, BACKEND)}
 
     async def map(self) -> dict[str, str]:
         return parse_map(await self.runtime.ask_one(f"show map {self._run / files.MAP}"))
@@ -306,7 +313,8 @@ class World:
     async def call(self, pool: str, seconds: float = 0.0) -> tuple[int, str]:
         """Status and the answering pod's name, or the error message."""
         assert self._http is not None
-        async with self._http.post(self.url(pool), json={"seconds": seconds}) as response:
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        async with self._http.post(self.url(pool), json={"seconds": seconds}, headers=headers) as response:
             if response.content_type != "application/json":
                 return response.status, f"{response.headers} {await response.text()}"
             answer = await response.json()

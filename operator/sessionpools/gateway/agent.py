@@ -26,7 +26,7 @@ from sessionpools.gateway.backends import Allocation, allocate, release
 from sessionpools.gateway.cluster import Cluster
 from sessionpools.gateway.demand import COMMANDS, Lent
 from sessionpools.gateway.keys import digest
-from sessionpools.gateway.lookup import Lookup
+from sessionpools.gateway.lookup import Lookup, Resolve, addresses
 from sessionpools.gateway.model import Route
 from sessionpools.gateway.podwatch import PodWatch
 from sessionpools.gateway.routes import routes, usable
@@ -81,6 +81,7 @@ class Agent:
         keys: tuple[str, str] | None = None,
         pod_client: PodClient | None = None,
         control_port: int = names.CONTROL_PORT,
+        resolve: Resolve = addresses,
     ) -> None:
         """`keys`: namespace and name of the ConfigMap with the public keys, where `settings` ask for tokens."""
         directory = settings.directory
@@ -89,7 +90,7 @@ class Agent:
         self.routes: tuple[Route, ...] = ()
         self.allocation = Allocation()
         self._keys: Mapping[str, str] = {}  # by kid
-        self._lookup = Lookup(settings.web, self._changed)
+        self._lookup = Lookup(settings.web, self._changed, resolve)
         self._taken_in: dict[str, dict[str, int]] = {}  # by pool uid: pods by revision, as HAProxy confirmed them
         self.heartbeat = time.monotonic()  # when the event loop last turned
         self.reloads = 0

@@ -18,7 +18,7 @@ _CALL: Final = (
     '"success": false, "errorMessage": "%s", "outputParameters": {}, "consoleOutput": "", '
     '"changedFiles": [], "outputFiles": {}'
 )
-_REST: Final = '"message": "%s", "link": "", "exceptionType": "%s"'
+_REST: Final = '"message": "%s", "link": "/docs", "exceptionType": "%s"'
 
 POOL: Final = "%[var(txn.pool)]"  # "<namespace>/<SessionPool>"
 SERVICE: Final = "web service %[var(txn.service)] version %[var(txn.version)] in namespace %[var(txn.namespace)]"
@@ -39,7 +39,7 @@ def reply(status: int, message: str, *headers: str) -> str:
 
 
 def refusal(status: int, kind: str, message: str, condition: str, *headers: str) -> str:
-    """As `answer`, with both forms' members. `kind` is the exceptionType."""
+    """As `answer`, with both forms' members. `kind` is the exceptionType, as the web API has them."""
     return f"http-request return {_reply(status, f'{_CALL % message}, {_REST % (message, kind)}', headers)} {condition}"
 
 

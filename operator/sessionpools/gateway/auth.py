@@ -37,19 +37,35 @@ LENGTH_AT_MOST: Final = 4096  # of a token, in characters; ours have about 700
 AHEAD_SECONDS: Final = 60
 
 _LOG_IN: Final = "log in again with POST /login"
-# Why a token was refused, as the log line and the metrics say it: status and message.
+# Why a token was refused, as the log line and the metrics say it: status, the web API's exceptionType, message.
 _REFUSALS: Final = {
-    "no-key": (503, "the gateway has no key yet to verify tokens with: is the web API running? Try again later"),
-    "missing": (401, "this call needs an access token: send Authorization: Bearer TOKEN, with the one of POST /login"),
-    "malformed": (401, f"the Authorization header is not one Bearer token of ours: {_LOG_IN}"),
-    "algorithm": (401, f"the access token is not signed with RS256, so it is not one of ours: {_LOG_IN}"),
-    "unknown-key": (401, f"the access token was signed with a key that is not known, or no longer: {_LOG_IN}"),
-    "forged": (401, f"the signature of the access token is wrong: {_LOG_IN}"),
-    "issuer": (401, f"the access token was issued by someone else: {_LOG_IN}"),
-    "audience": (401, f"the access token was issued for something else: {_LOG_IN}"),
-    "not-yet": (401, "the access token is of a time that is yet to come: are all clocks right?"),
-    "expired": (401, f"the access token has expired: POST /login/refreshToken, or {_LOG_IN}"),
-    "role": (403, f"the role of this access token may not call web services: it takes one of {', '.join(ROLES)}"),
+    "no-key": (
+        503,
+        "KeysUnavailable",
+        "the gateway has no key yet to verify tokens with: is the web API running? Try again later",
+    ),
+    "missing": (
+        401,
+        "Malformed",
+        "this call needs an access token: send Authorization: Bearer TOKEN, with the one of POST /login",
+    ),
+    "malformed": (401, "Malformed", f"the Authorization header is not one Bearer token of ours: {_LOG_IN}"),
+    "algorithm": (401, "Forged", f"the access token is not signed with RS256, so it is not one of ours: {_LOG_IN}"),
+    "unknown-key": (
+        401,
+        "UnknownKey",
+        f"the access token was signed with a key that is not known, or no longer: {_LOG_IN}",
+    ),
+    "forged": (401, "Forged", f"the signature of the access token is wrong: {_LOG_IN}"),
+    "issuer": (401, "WrongIssuer", f"the access token was issued by someone else: {_LOG_IN}"),
+    "audience": (401, "WrongAudience", f"the access token was issued for something else: {_LOG_IN}"),
+    "not-yet": (401, "NotYet", "the access token is of a time that is yet to come: are all clocks right?"),
+    "expired": (401, "Expired", f"the access token has expired: POST /login/refreshToken, or {_LOG_IN}"),
+    "role": (
+        403,
+        "Denied",
+        f"the role of this access token may not call web services: it takes one of {', '.join(ROLES)}",
+    ),
 }
 REASONS: Final = tuple(_REFUSALS)
 
@@ -129,15 +145,11 @@ def _set_claim(name: str, expression: str) -> list[str]:
 
 
 def _refuse(reason: str, condition: str, *headers: str) -> list[str]:
-    status, message = _REFUSALS[reason]
-    kind, error = {
-        401: ("UnauthorizedException", "invalid_token"),
-        403: ("ForbiddenException", "insufficient_scope"),
-        503: ("ServiceUnavailableException", ""),
-    }[status]
+    status, kind, message = _REFUSALS[reason]
     if status != 503:
         asked = 'Bearer realm="session-pools"'
         if reason != "missing":  # RFC 6750, section 3: an error only where there was a token
+            error = "invalid_token" if status == 401 else "insufficient_scope"
             asked += f', error="{error}", error_description="{message}"'
         headers = (f"WWW-Authenticate '{asked}'",)
     return [

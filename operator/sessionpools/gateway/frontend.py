@@ -14,7 +14,7 @@ from sessionpools.gateway.answers import POOL, SERVICE, answer
 from sessionpools.gateway.auth import authentication
 from sessionpools.gateway.logline import MOVED, log_format, outcome_rules
 from sessionpools.gateway.options import MAX_BODY_BYTES, MIB, STANDBY, SUCCESSOR, Settings
-from sessionpools.gateway.paths import BADLY_ENCODED, CALL, NOT_UTF8, TOO_LONG, USAGE, WEB_API
+from sessionpools.gateway.paths import BAD, CALL, TOO_LONG, USAGE, WEB_API
 from sessionpools.gateway.webapi import BACKEND, IS_WEB
 
 __all__ = ["frontend"]
@@ -81,12 +81,7 @@ def _path_rules() -> list[str]:
             f"if !{{ var(txn.call) -m found }} || {TOO_LONG}",
         ),
         answer(405, f"a web service is called by {USAGE}", "if !{ method POST }", "Allow POST"),
-        answer(
-            400,
-            "the path has an encoded slash, backslash or control character, or an incomplete percent encoding",
-            f"if {BADLY_ENCODED}",
-        ),
-        answer(400, "the path is not UTF-8", f"if {NOT_UTF8}"),
+        *(answer(400, message, f"if {condition}") for message, condition in BAD),
     ]
 
 

@@ -17,9 +17,11 @@ from sessionpools.gateway import webapi
 from sessionpools.gateway.model import OpenSlot
 from sessionpools.gateway.options import WebApi
 
-__all__ = ["Lookup"]
+__all__ = ["Lookup", "Resolve", "addresses"]
 
 log = logging.getLogger(__name__)
+
+Resolve = Callable[[WebApi], Awaitable[list[str]]]  # as `addresses`
 
 AGAIN_SECONDS: Final = 10.0
 UNKNOWN_AGAIN_SECONDS: Final = 1.0
@@ -39,12 +41,12 @@ class Lookup:
         self,
         web: WebApi | None,
         on_change: Callable[[], None],
-        look_up: Callable[[WebApi], Awaitable[list[str]]] = addresses,
+        resolve: Resolve = addresses,
     ) -> None:
         self.address = ""
         self._web = web
         self._on_change = on_change
-        self._look_up = look_up
+        self._resolve = resolve
         self._trouble = ""
 
     @property
@@ -60,7 +62,7 @@ class Lookup:
 
     async def _look(self, web: WebApi) -> None:
         try:
-            found = await self._look_up(web)
+            found = await self._resolve(web)
         except (OSError, UnicodeError) as error:
             self._say(f"the web API's name {web.host} is not found: {error}")
             return

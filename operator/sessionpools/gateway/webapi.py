@@ -17,7 +17,7 @@ from typing import Final
 from sessionpools.gateway.answers import rest_answer, rest_page
 from sessionpools.gateway.model import OpenSlot
 from sessionpools.gateway.options import BUFFER_BYTES, MIB, WebApi
-from sessionpools.gateway.paths import BADLY_ENCODED, NOT_UTF8
+from sessionpools.gateway.paths import BAD
 
 __all__ = ["BACKEND", "IS_WEB", "SERVER", "WEB_SECONDS", "backend", "read_address", "server"]
 
@@ -25,7 +25,6 @@ BACKEND: Final = "web"
 SERVER: Final = "web"
 IS_WEB: Final = "{ var(txn.web) -m found }"
 WEB_SECONDS: Final = 300  # for an answer once all was sent: a large upload goes on to an object store meanwhile
-_BAD, _FAILED, _AWAY = "BadRequestException", "BadGatewayException", "ServiceUnavailableException"
 _NOWHERE: Final = ("127.0.0.1", 1)  # no address is known yet
 _RETRIES: Final = 2  # of connections, half a second apart: its pod may be replaced just now
 
@@ -40,12 +39,12 @@ def backend(web: WebApi, endpoint: str, client_seconds: int) -> str:
     """`endpoint`: of `server`, as HAProxy wants it. `client_seconds`: for a request of one buffer, and between two
     pieces of a larger one."""
     rules = [
-        rest_answer(400, _BAD, "the path has an encoded slash, backslash or control character, or an incomplete "
-                    "percent encoding", f"if {BADLY_ENCODED}"),
-        rest_answer(400, _BAD, "the path is not UTF-8", f"if {NOT_UTF8}"),
+        *(rest_answer(400, "BadRequest", message, f"if {condition}") for message, condition in BAD),
         rest_answer(
-            413, _BAD, f"the request is larger than {web.max_body_mib} MiB, the most that the web API takes "
-            "(SESSIONPOOLS_WEB_MAX_BODY_MIB)", f"if {{ req.hdr_val(content-length) gt {web.max_body_mib * MIB} }}",
+            413,
+            "TooLarge",
+            f"the request is larger than {web.max_body_mib} MiB (SESSIONPOOLS_WEB_MAX_BODY_MIB of the gateway)",
+            f"if {{ req.hdr_val(content-length) gt {web.max_body_mib * MIB} }}",
         ),
         # So that an answer of the gateway's own finds nothing unread, which would break the connection.
         f"http-request wait-for-body time {client_seconds}s if {{ req.hdr_val(content-length) le {BUFFER_BYTES} }}",
@@ -53,16 +52,16 @@ def backend(web: WebApi, endpoint: str, client_seconds: int) -> str:
         "http-request del-header X-Forwarded- -m beg",
         "http-request set-header X-Forwarded-For %[src]",
         "http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]",
-    ]  # fmt: skip
-    away = f"the web API ({web}) cannot be reached: try again later; calls of web services are answered all the same"
+    ]
+    away = "cannot be reached: try again later; calls of web services are answered all the same"
+    unsure = "look whether the request was carried out"
     pages = [
-        rest_page(408, _BAD, f"the request came to a stop for {client_seconds} s: send it again"),
-        rest_page(500, _FAILED, "the gateway could not process this request, the reason is in its log"),
-        rest_page(502, _FAILED, f"the web API ({web}) broke off its answer: look whether the request was carried out"),
-        rest_page(503, _AWAY, away, "Retry-After 5"),
-        rest_page(504, _AWAY, f"the web API ({web}) did not answer within {WEB_SECONDS} s: look whether the request "
-                  "was carried out"),
-    ]  # fmt: skip
+        rest_page(408, "BadRequest", f"the request came to a stop for {client_seconds} s: send it again"),
+        rest_page(500, "InternalError", "the gateway could not process this request, the reason is in its log"),
+        rest_page(502, "Unavailable", f"the web API ({web}) broke off its answer: {unsure}"),
+        rest_page(503, "Unavailable", f"the web API ({web}) {away}", "Retry-After 5"),
+        rest_page(504, "Unavailable", f"the web API ({web}) did not answer within {WEB_SECONDS} s: {unsure}"),
+    ]
     lines = "\n    ".join([*rules, *pages])
     return f"""\
 backend {BACKEND} from common

@@ -215,7 +215,7 @@ class _Fetch:
 
     def _note(self, message: dict[str, Any]) -> None:
         if "phase" in message:
-            self._phase = message["phase"]
+            self._phase, self._problem = message["phase"], ""
             self._report(self._phase)
         elif "problem" in message:
             self._problem = message["problem"]

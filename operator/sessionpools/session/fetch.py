@@ -7,7 +7,7 @@
 The URL is in the environment, as it may hold a secret and arguments are shown to everybody. What it has to say it
 writes to standard output, a JSON object in each line:
 
-    {"phase": "fetch bundle"}      before each of its two phases
+    {"phase": "fetch bundle"}           before each of its two phases, and when an answer comes after problems
     {"problem": "Connection refused"}   after a try that may go better the next time; it tries for ever
     {"failed": "BundleInvalid: ..."}    the first line of the termination log, before it ends
 
@@ -125,6 +125,8 @@ def _download(url: str, path: str, say: Say, sleep: Callable[[float], None], lim
     while True:
         try:
             with contextlib.closing(source()) as answer:
+                if wait > _FIRST_WAIT_SECONDS:
+                    say({"phase": FETCH})  # what was the problem is none now
                 return _copy(answer, path, limits.packed_bytes)
         except TryAgainError as error:
             say({"problem": str(error)})

@@ -13,7 +13,7 @@ import tarfile
 import tempfile
 import zlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Protocol
@@ -80,6 +80,8 @@ class Texts:
             head += chunk
             if len(head) >= TEXT_BYTES_AT_MOST:
                 break
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()  # the store need not read on
         return bytes(head)
 
 

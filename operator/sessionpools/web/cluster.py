@@ -24,7 +24,7 @@ from sessionpools.core.keys import age_of, key_of
 from sessionpools.core.model import NodeView, PodView
 from sessionpools.core.observe import node_view, pod_view
 from sessionpools.kube import protocol
-from sessionpools.kube.protocol import Conflict, Json, KubeApi, Resource
+from sessionpools.kube.protocol import Conflict, Json, KubeApi, NotFound, Resource
 from sessionpools.kube.reflector import Reflector
 from sessionpools.web.objects import bundle_of, object_name
 
@@ -174,6 +174,15 @@ class Cluster:
             resource, metadata["name"], namespace=self.namespace, uid=metadata["uid"], propagation=propagation
         )
         await self._until(lambda: self._is_leaving(resource, metadata["name"], metadata["uid"]))
+
+    async def catch_up(self, resource: Resource, name: str) -> None:
+        """Return when the reflector shows the object as the API server has it now, or that there is none."""
+        try:
+            read = await self.read(resource, name)
+        except NotFound:
+            await self._until(lambda: self._held(resource, name) is None)
+        else:
+            await self._shown(resource, read)
 
     # --- what the reflectors show -----------------------------------------------------------------------------------
 

@@ -21,10 +21,12 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, Final
 
+import orjson
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import compile_path
 
 from sessionpools.kube import protocol as kube
 from sessionpools.web.auth import errors as auth
@@ -43,6 +45,7 @@ __all__ = [
     "answer",
     "invalid_request",
     "problem_of",
+    "storable",
 ]
 
 LINK: Final = "/docs"
@@ -105,6 +108,15 @@ class _Other(Problem):
         self.code = status
 
 
+def storable(what: str, value: Any) -> Any:
+    """The value, if it can be kept as JSON. Raises BadRequest: what JSON can say is more than what we can write."""
+    try:
+        orjson.dumps(value)
+    except TypeError as error:  # a lone surrogate, an integer beyond 64 bits, too many levels
+        raise BadRequest(f"{what}: can not be kept as it is: {error}") from None
+    return value
+
+
 def answer(problem: Problem) -> Response:
     code = problem.code if isinstance(problem, _Other) else problem.status
     body = {"message": problem.message, "link": LINK, "exceptionType": problem.kind}
@@ -147,8 +159,18 @@ def _of_http(error: HTTPException, request: Request) -> Problem:
     if error.status_code == 404:
         return Missing(f"there is no {path}: /openapi.json lists what there is", headers, "PathNotFound")
     if error.status_code == 405:
-        return NotAllowed(f"{path} is not offered: use {headers.get('Allow', 'another method')}", headers)
+        headers["Allow"] = _allowed(request) or headers.get("Allow", "")
+        return NotAllowed(f"{path} is not offered: use {headers['Allow']}", headers)
     return _Other(error.status_code, str(error.detail), headers, "HttpError")
+
+
+def _allowed(request: Request) -> str:
+    """All methods of the path; the framework names those of the first of its routes."""
+    found = set[str]()
+    for path, operations in request.app.openapi()["paths"].items():
+        if compile_path(path)[0].fullmatch(request.url.path):
+            found |= {method.upper() for method in operations}
+    return ", ".join(sorted(found))
 
 
 def _auth_headers(error: auth.AuthError) -> dict[str, str]:

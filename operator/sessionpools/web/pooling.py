@@ -40,14 +40,16 @@ class Pooling:
         # Once more from the start where another has created or deleted the pool between two steps.
         for _ in range(NAMES_AT_MOST):
             pool = self.cluster.pool(name, version)
+            resize = pool is not None and not pool.metadata.deletion_timestamp
+            object_name = pool.metadata.name if pool and resize else self._free_name(name, version)
             try:
-                if pool is not None and not pool.metadata.deletion_timestamp:
-                    await self._resize(pool, request, force)
+                if resize:
+                    await self._resize(object_name, request, force)
                     return False
-                await self._create(who, name, version, request)
+                await self._create(who, object_name, name, version, request)
                 return True
             except (AlreadyExists, NotFound):
-                continue
+                await self.cluster.catch_up(SESSION_POOLS, object_name)
         raise Clash(
             f"the pool of {name!r} version {version!r} is created and deleted by others at this moment: try again"
         )
@@ -70,23 +72,25 @@ class Pooling:
                 return  # what remains of the one is its foreground deletion
             pool = left
 
-    async def _resize(self, pool: SessionPool, request: PoolRequest, force: bool) -> None:
+    async def _resize(self, object_name: str, request: PoolRequest, force: bool) -> None:
         def changed(read: Json) -> Json:
             guard(read, "pool", force)
             spec = read["spec"]
             initial, maximum = _sizes(request, int(spec["initialPoolSize"]), int(spec["maxPoolSize"]))
             return objects.resized(read, initial, maximum)
 
-        await self.cluster.change(SESSION_POOLS, pool.metadata.name, changed)
+        await self.cluster.change(SESSION_POOLS, object_name, changed)
 
-    async def _create(self, who: Principal, name: str, version: str, request: PoolRequest) -> None:
+    async def _create(self, who: Principal, object_name: str, name: str, version: str, request: PoolRequest) -> None:
         initial, maximum = _sizes(request, 0, 0)
+        body = objects.new_pool(self.cluster.namespace, object_name, name, version, who.name, initial, maximum)
+        await self.cluster.create(SESSION_POOLS, body)
+
+    def _free_name(self, name: str, version: str) -> str:
         taken = {pool.metadata.name for pool in self.cluster.pools_of(name, version)}
         first = objects.object_name(name, version)
         others = (f"{first}-{count}" for count in range(2, NAMES_AT_MOST + 1))
-        object_name = next((each for each in (first, *others) if each not in taken), first)
-        body = objects.new_pool(self.cluster.namespace, object_name, name, version, who.name, initial, maximum)
-        await self.cluster.create(SESSION_POOLS, body)
+        return next((each for each in (first, *others) if each not in taken), first)
 
 
 def _sizes(request: PoolRequest, initial: int, maximum: int) -> tuple[int, int]:

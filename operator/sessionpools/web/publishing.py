@@ -13,7 +13,7 @@ import binascii
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -27,7 +27,7 @@ from sessionpools.web.auth.identity import Principal, Role
 from sessionpools.web.auth.roles import Action, require
 from sessionpools.web.bundlefiles import unpacked
 from sessionpools.web.cluster import Cluster
-from sessionpools.web.errors import BadRequest, Clash, Forbidden, Missing
+from sessionpools.web.errors import BadRequest, Clash, Forbidden, Missing, storable
 from sessionpools.web.managed import managed_by
 from sessionpools.web.models.services import PublishRequest
 from sessionpools.web.objects import Published
@@ -35,7 +35,7 @@ from sessionpools.web.signatures import owner_of
 from sessionpools.web.store.authoring import Authoring, Snapshot
 from sessionpools.web.store.bundles import Bundles, Content, publish_files
 
-__all__ = ["Publishing", "guard", "owner_in"]
+__all__ = ["INIT_BLOCK", "SCRIPT", "Publishing", "guard", "new_version", "owner_in", "service_missing"]
 
 SCRIPT: Final = "service_script.py"
 INIT_BLOCK: Final = "init_block.py"
@@ -116,7 +116,7 @@ class Publishing:
     def _existing(self, name: str, version: str) -> WebService:
         service = self.cluster.service(name, version)
         if service is None:
-            raise _missing(name, version)
+            raise service_missing(name, version)
         return service
 
     def _check_absent(self, who: Principal, name: str, version: str) -> None:
@@ -167,18 +167,18 @@ class Publishing:
         if request.modules is not None:
             spec["modules"] = request.modules
         if request.warmup is not None:
-            spec["warmup"] = request.warmup
+            spec["warmup"] = storable("warmup", request.warmup)
         annotations: dict[str, str | None] = {}
         if request.operation_id is not None:
             annotations[names.ANNOTATION_OPERATION_ID] = request.operation_id or None
+        if request.snapshot_id is not None:
+            annotations[names.ANNOTATION_SNAPSHOT] = request.snapshot_id
         if request.code is not None and request.entrypoint is not None:
             raise BadRequest("code and entrypoint: give one of them, code for a block or entrypoint for a function")
         if request.entrypoint is not None or request.files is not None or request.init is not None:
             spec |= await self._native(who, request, before)
-            annotations[names.ANNOTATION_SNAPSHOT] = request.snapshot_id
         elif request.code is not None or request.init_code is not None or request.snapshot_id is not None:
             spec |= await self._script(who, request, before)
-            annotations[names.ANNOTATION_SNAPSHOT] = request.snapshot_id
         return Published(spec, annotations)
 
     async def _native(self, who: Principal, request: PublishRequest, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -295,7 +295,7 @@ def _text(files: Mapping[str, Content], path: str) -> str:
     return (content if isinstance(content, bytes) else content.read_bytes()).decode()
 
 
-def _missing(name: str, version: str) -> Missing:
+def service_missing(name: str, version: str) -> Missing:
     return Missing(
         f"there is no service {name!r} version {version!r}: GET /services lists them; case matters",
         kind="ServiceNotFound",
@@ -303,9 +303,9 @@ def _missing(name: str, version: str) -> Missing:
 
 
 @contextlib.contextmanager
-def _gone(name: str, version: str) -> Any:
+def _gone(name: str, version: str) -> Iterator[None]:
     """What was deleted between two looks at it is not there."""
     try:
         yield
     except NotFound:
-        raise _missing(name, version) from None
+        raise service_missing(name, version) from None

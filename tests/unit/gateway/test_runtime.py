@@ -24,6 +24,7 @@ from sessionpools.gateway.runtime import (
     parse_process,
     parse_server_stats,
     parse_servers,
+    parse_variable,
 )
 
 CONFIG = """
@@ -31,6 +32,7 @@ global
     nbthread 1
     maxconn 100
     stats socket {0}/admin.sock mode 600 level admin expose-fd listeners
+    set-var proc.keys str(0123abc)
 defaults
     mode http
     timeout connect 1s
@@ -135,6 +137,12 @@ async def test_a_map_is_read(haproxy: Runtime, directory: Path) -> None:
     assert parse_map(await haproxy.ask_one(f"show map {directory}/pools.map")) == {"a": "b|c"}
 
 
+async def test_a_variable_is_read(haproxy: Runtime) -> None:
+    """Of another one HAProxy says that it is not found."""
+    assert parse_variable(await haproxy.ask_one("get var proc.keys")) == "0123abc"
+    assert parse_variable(await haproxy.ask_one("get var proc.others")) == ""
+
+
 async def test_a_reload_puts_another_worker_in_place(haproxy: Runtime) -> None:
     before = await haproxy.process()
     await haproxy.reload()
@@ -194,6 +202,7 @@ async def test_what_is_more_than_one_command_is_not_said(haproxy: Runtime, comma
         (parse_held, "q10-1 many"),
         (parse_held, "Unknown command: 'show'"),
         (parse_map, "Unknown map identifier."),
+        (parse_variable, "Unknown command"),
     ],
 )
 def test_an_answer_of_another_shape_is_an_error(parse: Callable[[str], Any], said: str) -> None:

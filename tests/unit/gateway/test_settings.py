@@ -6,15 +6,30 @@ import sys
 
 import pytest
 
+from sessionpools.gateway.options import Tokens, WebApi
 from sessionpools.gateway.settings import ENVIRONMENT, SettingsError, from_environment
 from support.runtime_pod import OPERATOR
 
+OPEN = {"SESSIONPOOLS_AUTH_ENABLED": "false"}
 
-def test_without_any_variable_the_defaults_hold() -> None:
-    settings = from_environment({})
+
+def test_without_any_other_variable_the_defaults_hold() -> None:
+    settings = from_environment(OPEN)
     assert (settings.haproxy.port, settings.http_port, settings.haproxy.api_namespace) == (12800, 12801, "default")
     assert str(settings.haproxy.directory) == "/run/session-pools"
     assert (settings.namespaces, settings.log_level, settings.haproxy.access_log) == ((), "INFO", True)
+    assert (settings.haproxy.tokens, settings.keys, settings.haproxy.web) == (None, None, None)
+
+
+def test_tokens_are_asked_for_unless_they_are_turned_off() -> None:
+    settings = from_environment({"POD_NAMESPACE": "system"})
+    assert settings.haproxy.tokens == Tokens("session-pools", "session-pools")
+    assert settings.keys == ("system", "session-pools-keys-public")
+
+
+def test_tokens_need_the_namespace_of_the_keys() -> None:
+    with pytest.raises(SettingsError, match=r"POD_NAMESPACE is empty.*SESSIONPOOLS_AUTH_ENABLED=false"):
+        from_environment({})
 
 
 def test_every_variable_is_read() -> None:
@@ -34,6 +49,12 @@ def test_every_variable_is_read() -> None:
             "POD_NAMESPACE": "system",
             "SESSIONPOOLS_LEASE": "other-gateway",
             "SESSIONPOOLS_GATEWAY_LABELS": "app=other",
+            "SESSIONPOOLS_AUTH_ENABLED": "TRUE",
+            "SESSIONPOOLS_TOKEN_ISSUER": "https://issuer",
+            "SESSIONPOOLS_TOKEN_AUDIENCE": "calls",
+            "SESSIONPOOLS_KEYS_CONFIG_MAP": "other-keys",
+            "SESSIONPOOLS_WEB_API": "web.system:1",
+            "SESSIONPOOLS_WEB_MAX_BODY_MIB": "7",
         }
     )
     haproxy = settings.haproxy
@@ -43,6 +64,8 @@ def test_every_variable_is_read() -> None:
     assert (settings.pod_name, settings.pod_namespace) == ("gateway-0", "system")
     assert (settings.lease, settings.labels) == ("other-gateway", "app=other")
     assert settings.ignored_namespaces == ("c", "d")
+    assert (haproxy.tokens, settings.keys) == (Tokens("https://issuer", "calls"), ("system", "other-keys"))
+    assert haproxy.web == WebApi("web.system", 1, 7)
 
 
 @pytest.mark.parametrize(
@@ -57,11 +80,18 @@ def test_every_variable_is_read() -> None:
         ("SESSIONPOOLS_API_NAMESPACE", "a)b"),
         ("SESSIONPOOLS_ACCESS_LOG", "maybe"),
         ("SESSIONPOOLS_LOG_LEVEL", "loud"),
+        ("SESSIONPOOLS_AUTH_ENABLED", "yes"),
+        ("SESSIONPOOLS_TOKEN_ISSUER", "a b"),
+        ("SESSIONPOOLS_TOKEN_AUDIENCE", "a)b"),
+        ("SESSIONPOOLS_KEYS_CONFIG_MAP", "a,metadata.name=b"),
+        ("SESSIONPOOLS_WEB_API", "web"),
+        ("SESSIONPOOLS_WEB_API", "http://web:80"),
+        ("SESSIONPOOLS_WEB_MAX_BODY_MIB", "0"),
     ],
 )
 def test_a_wrong_variable_is_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name):
-        from_environment({name: value})
+        from_environment({"POD_NAMESPACE": "system", name: value})
 
 
 def test_the_help_names_every_command_and_variable() -> None:

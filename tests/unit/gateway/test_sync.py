@@ -2,11 +2,22 @@
 
 from pathlib import Path
 
+import pytest
+
 from sessionpools.gateway.backends import Allocation, allocate
 from sessionpools.gateway.config import server_options
 from sessionpools.gateway.model import OpenSlot, Route
-from sessionpools.gateway.runtime import Server
-from sessionpools.gateway.sync import Running, Wanted, changes, deletions, excess, wanted_of
+from sessionpools.gateway.runtime import Refused, Server
+from sessionpools.gateway.sync import (
+    Running,
+    Wanted,
+    changes,
+    deletions,
+    excess,
+    questions,
+    running_of,
+    wanted_of,
+)
 
 MAP = Path("/run/pools.map")
 
@@ -145,9 +156,59 @@ def test_a_pool_that_moved_keeps_its_slots_in_the_old_backend_while_calls_wait_t
     assert {backend for backend, _ in want.slots} == {new}
 
 
+def test_the_web_api_has_one_server_whose_address_changes() -> None:
+    there = Server("web", "web", 1, "10.0.0.1", 12802, True)
+    have = Running("1@1", frozenset(), {("web", "web"): there})
+    web = OpenSlot("web", "10.0.0.2", 12802, 1)
+    want = wanted_of([], Allocation(), (), (), web=web)
+    assert commands(want, have) == [
+        "set server web/web state maint",
+        "set server web/web addr 10.0.0.2 port 12802",
+        "set server web/web state ready",
+    ]
+    assert excess(want, have) == []
+    for change in changes(want, have, MAP):
+        change.apply(have)
+    assert changes(want, have, MAP) == []
+
+
+def test_a_haproxy_without_a_server_for_the_web_api_is_not_given_one() -> None:
+    """It has it from its files."""
+    want = wanted_of([], Allocation(), (), (), web=OpenSlot("web", "10.0.0.2", 12802, 1))
+    assert commands(want, running()) == []
+
+
 def test_a_service_without_a_pool_has_no_slot_anywhere() -> None:
     gone = route(pool="")
     allocation = allocate(Allocation(), [route(slot())])
     want = wanted_of([gone], allocation, allocation.backends, ())
     assert want.slots == {}
     assert want.map[gone.key].startswith("-|")
+
+
+# --- what HAProxy says that it has ------------------------------------------------------------------------------------
+
+STATE = "1\n# be_name srv_id srv_name srv_addr srv_admin_state srv_port\n"
+ANSWERS = (
+    "Pid: 7\nStart_time_sec: 9",
+    "# name\nq10-1\nq10-2\nsuccessor\nweb",
+    f"{STATE}q10-1 1 n:p:0 10.0.0.1 0 9000\nweb 1 web 10.0.0.2 0 12802\nsuccessor 1 gateway - 0 0",
+    "0x1 a b|c",
+    "proc.keys: type=str value=<abc>",
+)
+
+
+def test_what_haproxy_has_is_read_from_its_answers() -> None:
+    found = running_of(ANSWERS, {"q10-1", "q30-1"})
+    assert (found.process, found.backends, found.map, found.keys) == ("7@9", {"q10-1"}, {"a": "b|c"}, "abc")
+    assert set(found.servers) == {("q10-1", "n:p:0"), ("web", "web")}
+    assert found.open_servers() == {"q10-1": 1, "web": 1}
+    assert len(questions(MAP)) == len(ANSWERS)
+
+
+@pytest.mark.parametrize("number", range(len(ANSWERS)))
+def test_an_answer_of_another_shape_is_no_answer(number: int) -> None:
+    answers = list(ANSWERS)
+    answers[number] = "Unknown command"
+    with pytest.raises(Refused):
+        running_of(answers, ())

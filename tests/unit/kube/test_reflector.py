@@ -362,6 +362,20 @@ async def test_only_what_the_selector_selects_is_held(server: ApiServer, api: Ht
         await until(lambda: not followed.held(), "nothing to be selected")
 
 
+async def test_one_object_can_be_followed_by_its_name(server: ApiServer, api: HttpKubeApi) -> None:
+    async with following(server, api, ["demo"], fields="metadata.name=mine") as followed:
+        await asyncio.wait_for(followed.reflector.synced.wait(), 10)
+        followed.put("other", "1")
+        followed.put("mine", "1")
+        await until(lambda: followed.held() == {"mine": "1"}, "mine")
+        server.drop_watches()
+        followed.put("mine", "2")
+        await until(lambda: followed.held() == {"mine": "2"}, "mine, listed or watched")
+        followed.remove("mine")
+        await until(lambda: not followed.held(), "nothing")
+    assert all("other" not in str(change) for change in followed.changes)
+
+
 async def test_bookmarks_are_signs_of_life(followed: Followed) -> None:
     followed.now += 50
     await until(lambda: followed.reflector.last_seen == followed.now, "a sign of life")

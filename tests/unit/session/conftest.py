@@ -15,6 +15,14 @@ class StartPod(Protocol):
     def __call__(self, code: str, *, ready: bool = True, **options: Any) -> Pod: ...
 
 
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers of tests are on loopback, whatever proxies this machine's user has."""
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
 @pytest.fixture
 def start_pod(tmp_path: Path) -> Iterator[StartPod]:
     """Start a pod with this service.py; it and all that it started end with the test."""

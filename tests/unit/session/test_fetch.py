@@ -168,6 +168,7 @@ def test_what_may_pass_is_tried_again(volume: Volume, server: FileServer, behavi
     volume.obtain(server.has("/b", behaviour, behaviour, GOOD.data))  # type: ignore[arg-type]
     assert volume.is_there()
     assert volume.problems == [problem] * 2
+    assert volume.said[-2:] == [{"phase": "fetch bundle"}, {"phase": "unpack bundle"}]  # it is no problem any more
     assert server.asked("/b") == 3
 
 

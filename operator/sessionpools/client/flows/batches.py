@@ -86,8 +86,10 @@ class Batches:
         return read(list[str], response.json() or [], str(request))
 
     def file(self, batch: Batch, index: int, file_name: str) -> Flow[bytes]:
-        """The content of a file of an item."""
-        response = yield from self._link.exchange(Request("GET", _path(batch, str(index), "files", file_name)))
+        """The content of a file of an item, by the name that `files` gives; it may be in a folder: `plots/a.png`."""
+        response = yield from self._link.exchange(
+            Request("GET", _path(batch, str(index), "files", *file_name.split("/")))
+        )
         return response.body
 
 

@@ -13,8 +13,10 @@ from starlette.responses import Response
 from sessionpools.web.auth.identity import Principal
 from sessionpools.web.auth.roles import Action, require
 from sessionpools.web.batch.batches import DEFAULT_PARALLEL, MAX_PARALLEL, BatchStatus, Service
+from sessionpools.web.errors import storable
 from sessionpools.web.models.batches import BatchStarted, BatchState
 from sessionpools.web.parts import Parts
+from sessionpools.web.publishing import service_missing
 from sessionpools.web.routes.common import (
     Audited,
     Name,
@@ -22,7 +24,6 @@ from sessionpools.web.routes.common import (
     Web,
     Who,
     owner_or_all,
-    service_missing,
     streamed,
 )
 from sessionpools.web.routes.workspace import Bytes
@@ -51,7 +52,12 @@ async def start(
         require(who, Action.START_BATCH)
         if web.cluster.service(name, version) is None:
             raise service_missing(name, version)
-        batch_id = await web.batches.start(_service(web, name, version), who.name, items, parallel)
+        batch_id = await web.batches.start(
+            _service(web, name, version),
+            who.name,
+            [storable(f"item {number}", item) for number, item in enumerate(items)],
+            parallel,
+        )
     return BatchStarted(id=batch_id, id_again=batch_id)
 
 

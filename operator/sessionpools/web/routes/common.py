@@ -12,10 +12,10 @@ from starlette.responses import StreamingResponse
 from sessionpools.web.auth import audit
 from sessionpools.web.auth.audit import Caller, Outcome
 from sessionpools.web.auth.identity import Principal, Role
-from sessionpools.web.errors import Missing, problem_of
+from sessionpools.web.errors import problem_of
 from sessionpools.web.parts import Parts
 
-__all__ = ["Audited", "Force", "From", "Name", "Version", "Web", "Who", "owner_or_all", "service_missing", "streamed"]
+__all__ = ["Audited", "Force", "From", "Name", "Version", "Web", "Who", "owner_or_all", "streamed"]
 
 
 def _parts(request: Request) -> Parts:
@@ -81,10 +81,3 @@ async def streamed(pieces: AsyncIterator[bytes], media_type: str = "application/
             yield piece
 
     return StreamingResponse(all_pieces(), media_type=media_type, headers=headers)
-
-
-def service_missing(name: str, version: str) -> Missing:
-    return Missing(
-        f"there is no service {name!r} version {version!r}: GET /services lists them; case matters",
-        kind="ServiceNotFound",
-    )

@@ -12,8 +12,8 @@ from sessionpools.web.auth.roles import Action, may, require
 from sessionpools.web.models.services import PublishRequest, ServiceAnswer
 from sessionpools.web.objects import bundle_of
 from sessionpools.web.parts import Parts
-from sessionpools.web.publishing import INIT_BLOCK, SCRIPT, new_version
-from sessionpools.web.routes.common import Audited, Force, Name, Version, Web, Who, service_missing
+from sessionpools.web.publishing import INIT_BLOCK, SCRIPT, new_version, service_missing
+from sessionpools.web.routes.common import Audited, Force, Name, Version, Web, Who
 from sessionpools.web.signatures import created_at, inputs_of, operation_id, outputs_of, owner_of, shown
 
 router = APIRouter(tags=["Services"])

@@ -7,7 +7,8 @@ from typing import Any
 from fastapi import APIRouter
 
 from sessionpools.web.auth.roles import Action, require
-from sessionpools.web.routes.common import Name, Version, Web, Who, service_missing
+from sessionpools.web.publishing import service_missing
+from sessionpools.web.routes.common import Name, Version, Web, Who
 from sessionpools.web.signatures import inputs_of, operation_id, outputs_of
 from sessionpools.web.swagger import service_swagger
 

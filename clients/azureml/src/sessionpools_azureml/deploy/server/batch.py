@@ -62,7 +62,7 @@ class Batch:
 
     def artifact(self, index: int, file_name: str) -> bytes:
         """A file that an item has written."""
-        return self._http_client.get(self._path(str(index), "files", file_name)).content
+        return self._http_client.get(self._path(str(index), "files", *file_name.split("/"))).content
 
     def list_artifacts(self, index: int) -> list[str]:
         """The names of the files that an item has written."""
