@@ -221,8 +221,8 @@ def test_a_server_that_stays_away_is_reported_within_the_start_timeout(start_bun
         url = away.url + "/b.tar.gz"
     pod = start_bundle(url, settings={"startTimeoutSeconds": 3}, ready=False)
     line = failed(pod)
-    assert line.startswith(f"BundleUnreachable: {url}: Connection refused after 2.4 s: ")
-    assert "startTimeoutSeconds" in line
+    assert line.startswith(f"BundleUnreachable: {url}: Connection refused when startTimeoutSeconds was over: ")
+    assert "or raise startTimeoutSeconds" in line
 
 
 @pytest.mark.parametrize("how", ["hangs", "trickles"])
@@ -233,7 +233,7 @@ def test_a_server_that_never_ends_is_reported_within_the_start_timeout(
     pod = start_bundle(server.has("/b", behaviour), settings={"startTimeoutSeconds": 3}, ready=False)
     line = failed(pod)
     assert line.startswith("BundleUnreachable: ")
-    assert "bytes had come after 2.4 s" in line
+    assert "bytes had come when startTimeoutSeconds was over" in line
 
 
 def test_a_pod_that_ends_while_it_fetches_leaves_no_process(start_bundle: Any, server: FileServer) -> None:

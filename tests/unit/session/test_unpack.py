@@ -304,7 +304,7 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
     assert "encrypted" in str(refusal(Archive(bytes(data)), tmp_path))
 
 
-@pytest.mark.parametrize("archive", [members([]), members([member("lib", type_=tarfile.DIRTYPE)]), zipped({})])
+@pytest.mark.parametrize("archive", [tar_gz({}), members([member("lib", type_=tarfile.DIRTYPE)]), zipped({})])
 def test_an_archive_without_a_file_is_refused(archive: Archive, tmp_path: Path) -> None:
     assert "no file" in str(refusal(archive, tmp_path))
 
