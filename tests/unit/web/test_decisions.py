@@ -1,4 +1,4 @@
-"""What the web API decides by itself: names, manifests, rows, references, settings, multipart bodies, bundles' texts."""
+"""What the web API decides by itself: names, manifests, rows, references, settings, multipart bodies, bundles."""
 
 from __future__ import annotations
 
