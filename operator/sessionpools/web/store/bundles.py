@@ -196,7 +196,8 @@ def _write(files: Mapping[str, Content], target: Path) -> None:
         gzip.GzipFile(filename="", mode="wb", compresslevel=_COMPRESSION, fileobj=raw, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
-        for path in sorted(files):
+        # The top folder first: what is shown of a service (web.bundlefiles) is read without the objects.
+        for path in sorted(files, key=lambda path: ("/" in path, path)):
             content = files[path]
             info = tarfile.TarInfo(path)
             info.mode = 0o644
