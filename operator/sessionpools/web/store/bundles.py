@@ -132,8 +132,8 @@ class Bundles:
             sha256, size = await asyncio.to_thread(lambda: (sha256_of(path), size_of(path)))
             if size > MAX_PACKED_BYTES:
                 raise TooLarge(
-                    f"bundle: is larger than {mib(MAX_PACKED_BYTES)} when it is compressed, the most that sessions fetch: "
-                    "put large files into an image or on a volume"
+                    f"bundle: is larger than {mib(MAX_PACKED_BYTES)} when it is compressed, the most that sessions "
+                    "fetch: put large files into an image or on a volume"
                 )
             await put_fresh(self._store, key_of(sha256), path)
         return Bundle(sha256, size)
@@ -188,8 +188,8 @@ def _check(files: Mapping[str, Content]) -> None:
         folders.update(path[: at.start()] for at in re.finditer("/", path))
     if len(files) + len(folders) > MAX_ENTRIES:
         raise TooLarge(
-            f"bundle: {len(files)} files in {len(folders)} folders are more than {MAX_ENTRIES} in all, the most of one: "
-            "put them into an image"
+            f"bundle: {len(files)} files in {len(folders)} folders are more than {MAX_ENTRIES} in all, the most of "
+            "one: put them into an image"
         )
     if total > MAX_BYTES:
         raise TooLarge(f"bundle: the files are larger than {mib(MAX_BYTES)} in all, the most of one: use an image")
