@@ -236,7 +236,14 @@ class Batches:
         ours = states.taken(state, self._holder)
         with contextlib.suppress(Changed):
             version = await self._store.update(place.state_key, ours.dump(tail), stored.version)
-            run = Run(self._store, gateway, (ours, tail, version), now=self._now, clock=self._clock)
+            run = Run(
+                self._store,
+                gateway,
+                (ours, tail, version),
+                renew_seconds=self._lease_seconds / 3,  # two may fail
+                now=self._now,
+                clock=self._clock,
+            )
             self._runs[state.id] = (run, asyncio.create_task(self._work(run)))
         return None
 
@@ -247,6 +254,8 @@ class Batches:
                 await self._close(run.state)
         except StoreError as error:
             _log.warning("batch left", extra={"batch": run.state.id, "error": str(error)})
+        except Exception:
+            _log.exception("batch left", extra={"batch": run.state.id})
         finally:
             self._runs.pop(run.state.id, None)
             self._news.set()

@@ -20,7 +20,7 @@ from support.tools import ROOT
 from support.waiting import until
 
 SERVICE = Service("demo", "Score", "v1.0")
-LEASE_SECONDS = 1.5
+LEASE_SECONDS = 3.0
 ITEMS = 1500
 KILLS = 6
 
