@@ -73,7 +73,7 @@ def parse_users(text: str, file: str = "users.yaml") -> dict[str, User]:
     except yaml.MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UsersFileError(f"{file}{line}: this is not YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError) as error:  # an unprintable character, a date of no calendar
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # unprintable, a date of no calendar, nested too deep
         raise UsersFileError(f"{file}: this is not YAML ({type(error).__name__})") from None
     finally:
         loader.dispose()
