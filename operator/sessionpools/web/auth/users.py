@@ -24,9 +24,10 @@ from typing import Annotated, Final
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from sessionpools.core.passwords import SALT_BYTES, hash_password, problem_with_hash
 from sessionpools.web.auth.errors import UsersFileError
 from sessionpools.web.auth.identity import ADMIN, ANONYMOUS, Credentials, Identity, Role
-from sessionpools.web.auth.passwords import Passwords, hash_password, problem_with_hash
+from sessionpools.web.auth.passwords import Passwords
 
 __all__ = ["LocalUsers", "User", "parse_users"]
 
@@ -34,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 _BYTES_AT_MOST: Final = 2**20  # a Secret holds no more
 # The stamp of admin has to be the same in every replica and after each start, so the salt of its hash is no secret.
-_ADMIN_SALT: Final = hashlib.sha256(b"session-pools admin").digest()[:16]
+_ADMIN_SALT: Final = hashlib.sha256(b"session-pools admin").digest()[:SALT_BYTES]
 
 
 def _name(name: str) -> str:
@@ -72,7 +73,7 @@ def parse_users(text: str, file: str = "users.yaml") -> dict[str, User]:
     except yaml.MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UsersFileError(f"{file}{line}: this is not YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError) as error:  # an unprintable character, a date of no calendar
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # unprintable, a date of no calendar, nested too deep
         raise UsersFileError(f"{file}: this is not YAML ({type(error).__name__})") from None
     finally:
         loader.dispose()
@@ -193,7 +194,7 @@ class LocalUsers:
                 self._admin = None
                 _log.warning("admin has no password and can not log in", extra={"file": str(file.path)})
                 return
-            self._admin = _known(ADMIN, Role.OWNER, hash_password(password, salt=_ADMIN_SALT))
+            self._admin = _known(ADMIN, Role.OWNER, hash_password(password, _ADMIN_SALT))
         except (UsersFileError, ValueError) as error:
             _log.error("admin's password not read: the last one holds", extra={"error": str(error)})
             return

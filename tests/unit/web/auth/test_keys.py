@@ -1,4 +1,4 @@
-"""Which key signs, which is published and for how long: there is always one to sign with, and none is forgotten early."""
+"""Which key signs, which is published, for how long: there is always one to sign with, and none is forgotten early."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ STEPS = st.lists(
 def test_through_any_life_there_is_a_key_to_sign_with_and_every_token_is_known_for_its_hour(
     steps: list[tuple[int, str]],
 ) -> None:
-    """What the replicas do: look, carry out what is due, sign; with time passing and operators asking for other keys."""
+    """What replicas do: look, carry out what is due, sign; with time passing and operators asking for other keys."""
     number = itertools.count()
     now, rotate_at, held = NOON, None, KeySet()
     signed: list[tuple[str, float]] = []  # by which key, until when the token is valid

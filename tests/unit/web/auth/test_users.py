@@ -98,7 +98,7 @@ async def test_a_broken_new_file_keeps_the_last_good_one_and_is_logged(
     assert await users.find("ada") is None
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"x" * (2**20 + 1), b"\x00", b"a: [", b"&a [*a]"])
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"x" * (2**20 + 1), b"\x00", b"a: [", b"&a [*a]", b"[" * 9999])
 async def test_whatever_the_file_holds_the_last_good_one_keeps(
     users: LocalUsers, tmp_path: Path, content: bytes
 ) -> None:
