@@ -161,7 +161,7 @@ class ObjectStore:
                 if await self._thread(self._volume.update, key, data, version.e_tag):
                     return Version(digest(data))
             else:
-                mode = {"e_tag": version.e_tag, "version": version.generation or None}
+                mode = {"e_tag": version.e_tag} | ({"version": version.generation} if version.generation else {})
                 with contextlib.suppress(AlreadyExistsError, PreconditionError, FileNotFoundError):
                     done = await obstore.put_async(self._remote, key, data, mode=mode)  # type: ignore[arg-type]
                     return _version(done)
