@@ -66,8 +66,8 @@ _USERS: Final = TypeAdapter(list[User])
 
 def parse_users(text: str, file: str = "users.yaml") -> dict[str, User]:
     """The users by name. Raises UsersFileError with every problem there is, a line each; none quotes a value."""
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         content = [] if root is None else loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
@@ -75,8 +75,6 @@ def parse_users(text: str, file: str = "users.yaml") -> dict[str, User]:
         raise UsersFileError(f"{file}{line}: this is not YAML: {error.problem or error.context}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # unprintable, a date of no calendar, nested too deep
         raise UsersFileError(f"{file}: this is not YAML ({type(error).__name__})") from None
-    finally:
-        loader.dispose()
     if root is None or content is None:
         return {}
     try:
