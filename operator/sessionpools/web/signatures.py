@@ -10,7 +10,7 @@ from sessionpools.api.v1alpha1 import Parameter, ParameterType, SignatureParamet
 
 __all__ = ["created_at", "inputs_of", "operation_id", "outputs_of", "owner_of", "shown"]
 
-# Machine Learning Server knows no type that says nothing, and its Python client fails over a type that it does not know.
+# Machine Learning Server knows no type that says nothing, and its Python client fails over one that it does not know.
 # Of those that it knows, this is the one whose values it passes on as they are, whatever they are.
 _ANY_SHOWN_AS = ParameterType.CHARACTER
 
