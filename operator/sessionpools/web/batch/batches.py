@@ -180,6 +180,8 @@ class Batches:
                     await self._scan(gateway)
                 except StoreError as error:
                     _log.warning("batches not looked at", extra={"error": str(error)})
+                except Exception:  # a record that can't be read must not end the web API
+                    _log.exception("batches not looked at")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._news.wait(), min(_SCAN_SECONDS, self._lease_seconds / 3))
                 self._news.clear()
