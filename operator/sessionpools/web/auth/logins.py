@@ -86,8 +86,8 @@ class Logins:
             identity = await self._authenticated(credentials, caller)
         except AuthError as error:
             who = await self._whose(credentials.username)
-            reason = str(error) if who else f"{error}: no such user"
-            audit.record(caller, who, "login", "User", outcome=_outcome(error), reason=reason)
+            unknown = ": no such user" if who is None and isinstance(error, LoginRefused) else ""
+            audit.record(caller, who, "login", "User", outcome=_outcome(error), reason=f"{error}{unknown}")
             raise
         try:
             refresh_token = await self._refresh_tokens.issue(identity)
