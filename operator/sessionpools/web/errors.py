@@ -180,7 +180,7 @@ def _auth_headers(error: auth.AuthError) -> dict[str, str]:
         return {"Retry-After": str(error.retry_after)}
     if isinstance(error, auth.TokenError):
         return {"WWW-Authenticate": 'Bearer realm="session-pools", error="invalid_token"'}
-    if isinstance(error, auth.KeysUnavailable):
+    if error.status == 503:
         return {"Retry-After": RETRY_SECONDS}
     return {}
 
