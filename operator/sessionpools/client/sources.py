@@ -8,7 +8,7 @@
 """
 
 import base64
-import importlib.util
+import importlib
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -144,15 +144,16 @@ def _from_function(function: Callable[..., Any]) -> Source:
 
 
 def _from_main(function: Callable[..., Any], name: str) -> Source:
-    if importlib.util.find_spec("dill") is None:
+    try:
+        dill = importlib.import_module("dill")
+    except ImportError:
         raise InputInvalid(
             f"{name}: a function of the main program is sent by dill, which is not installed: pip install dill, or "
             "publish a .py file"
-        )
-    import dill
+        ) from None
 
     try:
-        content = dill.dumps(function, recurse=True)
+        content: bytes = dill.dumps(function, recurse=True)
     except Exception as error:  # whatever the values of user code raise
         raise InputInvalid(
             f"{name}: it, or a value that it uses, can not be sent: {type(error).__name__}: {error}"

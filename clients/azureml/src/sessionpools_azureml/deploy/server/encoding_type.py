@@ -27,6 +27,8 @@ class EncodingType(enum.Enum):
     @staticmethod
     def from_python(kind: Any) -> str | None:
         """The server's name of a type, given as such or as its name; None for one that there is not."""
+        if kind is list or kind in ("list", "array"):
+            return "vector"
         try:
             return type_name(kind, "")
         except InputInvalid:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -217,8 +218,7 @@ def _names(artifacts: Sequence[str] | None, whole: bool) -> list[str] | None:
 
 
 def _serialized(name: str, value: Any) -> bytes:
-    import dill
-
+    dill = importlib.import_module("dill")
     try:
         content: bytes = dill.dumps(value)
     except Exception as error:  # whatever a value's own code raises
