@@ -252,8 +252,9 @@ class RestApi:
             "warmup",
         )
         lists = ("inputParameterDefinitions", "outputParameterDefinitions", "outputFileNames", "modules")
-        kept = {name: body[name] if name in body else before.get(name) for name in fields}
-        kept |= {name: body[name] if name in body else before.get(name) or [] for name in lists}
+        said = {name: value for name, value in body.items() if value is not None}
+        kept: dict[str, Any] = {name: said.get(name, before.get(name)) for name in fields}
+        kept |= {name: said.get(name, before.get(name) or []) for name in lists}
         named = {"name": key[0], "version": key[1], "versionPublishedBy": "admin", "runtimeType": "Python"}
         kept["description"] = kept["description"] or ""
         service = self.services[key] = {**named, "creationTime": "2026-01-02T03:04:05Z", **kept}
@@ -344,7 +345,7 @@ class RestApi:
                 self.batches[made] = [
                     {"index": place, **_called(self.published[key], item)} for place, item in enumerate(seen.json())
                 ]
-                return Reply(202, {"batchExecutionId": made})
+                return Reply(202, {"batchExecutionId": made, "BatchExecutionId": made})
             case "GET", ["batch"]:
                 return Reply(200, list(self.batches))
             case method, ["batch", batch, *more] if batch in self.batches:

@@ -175,7 +175,9 @@ def _be_one_of_microsofts() -> None:
         theirs = importlib.import_module("azureml.deploy.operationalization")
     except ImportError:  # it needs what later versions of Python or its dependencies have not: nobody can use it
         return
-    theirs.Operationalization.register(MLServer)
+    register = getattr(getattr(theirs, "Operationalization", None), "register", None)
+    if register is not None:
+        register(MLServer)
 
 
 _be_one_of_microsofts()
