@@ -20,7 +20,7 @@ from sessionpools.client import (
     WaitTimeout,
 )
 from support.both_clients import Both
-from support.restapi import NODE, RestApi
+from support.restapi import NODE, Reply, RestApi
 
 SCRIPT = "print('adding')\nanswer = x + y\n"
 OUTPUTS = {"answer": float}
@@ -47,6 +47,13 @@ class TestServices:
         assert [each.label for each in await client.services.list()] == ["Score v1"]
         await client.services.delete("Score", "v1")
         assert await client.services.list() == []
+
+    async def test_a_replica_that_has_not_heard_of_it_yet_is_asked_again(self, client: Both, api: RestApi) -> None:
+        api.fail("GET /services/Add/v1", Reply(404, {"message": "there is no service"}))
+        api.fail("GET /services/Add/v1/pool/usage", Reply(404, {"message": "there is no pool"}))
+        await adding(client)
+        await client.pools.create_or_update("Add", "v1", 1, 1)
+        assert (await client.pools.wait_until_ready("Add", "v1", timeout=20)).status == "Success"
 
     async def test_what_exists_is_not_published_again(self, client: Both) -> None:
         await adding(client)

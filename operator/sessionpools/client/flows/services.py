@@ -58,7 +58,10 @@ class Services:
 
     def get(self, name: str, version: str = "") -> Flow[Service]:
         """One version; without `version` the last in the list, as Machine Learning Server has it. Raises NotFound."""
-        request = Request("GET", path_of("services", name, *([version] if version else [])))
+        return (yield from self._get(name, version))
+
+    def _get(self, name: str, version: str, *, fresh: bool = False) -> Flow[Service]:
+        request = Request("GET", path_of("services", name, *([version] if version else [])), fresh=fresh)
         response = yield from self._link.exchange(request)
         body = response.json()
         found = read(list[Service], body if isinstance(body, list) else [body], str(request))
@@ -78,7 +81,7 @@ class Services:
             path_of("services", name, version), _body(code, more), timeout=Timeout(answer=UPLOAD_SECONDS)
         )
         yield from self._link.exchange(request)
-        return (yield from self.get(name, version))
+        return (yield from self._get(name, version, fresh=True))
 
     def update(
         self,

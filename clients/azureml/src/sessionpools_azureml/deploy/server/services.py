@@ -50,9 +50,9 @@ class WebServiceService:
     def get_service_versions(self, name: str) -> list[dict[str, Any]]:
         return _listed(self._http.get(path_of("services", name)).json())
 
-    def get_service(self, name: str, version: str) -> dict[str, Any]:
-        """One version; empty when the server lists none."""
-        found = _listed(self._http.get(path_of("services", name, version)).json())
+    def get_service(self, name: str, version: str, *, fresh: bool = False) -> dict[str, Any]:
+        """One version; empty when the server lists none. `fresh`: it was just published."""
+        found = _listed(self._http.get(path_of("services", name, version), fresh=fresh).json())
         return found[0] if found else {}
 
     def get_latest_service(self, name: str) -> dict[str, Any]:
