@@ -259,7 +259,11 @@ class RestApi:
         kept["description"] = kept["description"] or ""
         service = self.services[key] = {**named, "creationTime": "2026-01-02T03:04:05Z", **kept}
         snapshot = self.snapshots.get(kept["snapshotId"] or "", {})
-        objects = {name: dill.loads(content) for name, content in snapshot.items()}
+        objects = {name: dill.loads(content) for name, content in snapshot.items() if not name.startswith("files/")}
+        sent = {
+            name[6:]: base64.b64encode(content).decode() for name, content in snapshot.items() if name[:6] == "files/"
+        }
+        service["files"] = sent or service["files"]
         self.published[key] = _scripted(service, objects) if kept["code"] else _native(service)
         return Reply(201 if seen.method == "POST" else 200, key[1])
 
@@ -320,6 +324,9 @@ class RestApi:
                 made = uuid.uuid4().hex
                 self.sessions[made] = {}
                 return Reply(200, {"sessionId": made})
+            case "PUT", [session, "files", *path]:
+                self.sessions[session][f"files/{'/'.join(path)}"] = seen.body
+                return Reply(200, {})
             case "POST", [session, "workspace", name]:
                 self.sessions[session][name] = seen.body
                 return Reply(200, {})

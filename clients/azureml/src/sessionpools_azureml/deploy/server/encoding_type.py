@@ -80,4 +80,5 @@ _PYTHON: Final = {
     "matrix": "numpy.matrix",
     "data.frame": "pandas.DataFrame",
 }
-_CASTS: Final[Mapping[str, Any]] = {"integer": int, "numeric": float, "character": str, "logical": bool}
+# Not of character: it is also what the server says of an input whose type it does not know, and takes as it comes.
+_CASTS: Final[Mapping[str, Any]] = {"integer": int, "numeric": float, "logical": bool}
