@@ -98,6 +98,7 @@ use_tools() {
 	for tool in "$@"; do
 		case $tool in
 		prometheus) if have prometheus; then continue; else dir=$(debian_prometheus); fi ;;
+		versitygw) if have versitygw; then continue; else dir=$(go_build s3 github.com/versity/versitygw/cmd/versitygw); fi ;;
 		kubectl) if kubectl_fits; then continue; else dir=$(kubectl_dir); fi ;;
 		helm) if have helm; then continue; else dir=$(helm_dir); fi ;;
 		*) if have "$tool"; then continue; else dir=$(go_build tools "$(package_of "$tool")"); fi ;;

@@ -271,6 +271,31 @@ async def test_a_merge_patch_for_another_uid_is_invalid(cluster: Cluster, name: 
         await cluster.patch(name, {"metadata": {"uid": str(uuid.uuid4())}, "data": {"key": "other"}})
 
 
+async def test_an_update_puts_the_whole_object_in_place_of_the_one_that_was_read(cluster: Cluster, name: str) -> None:
+    read = await cluster.create(name, {"app": "contract"})
+    changed = {**read, "data": {"other": "value"}, "metadata": {**read["metadata"], "labels": {}}}
+    written = await cluster.api.update(CONFIG_MAPS, changed, namespace=cluster.namespace)
+    assert written["data"] == {"other": "value"}
+    assert not written["metadata"].get("labels")
+    assert written["metadata"]["uid"] == read["metadata"]["uid"]
+    assert await cluster.get(name) == written
+
+
+async def test_an_update_of_what_was_changed_since_is_a_conflict(cluster: Cluster, name: str) -> None:
+    read = await cluster.create(name)
+    await cluster.patch(name, {"data": {"key": "newer"}})
+    with pytest.raises(Conflict, match="the object has been modified"):
+        await cluster.api.update(CONFIG_MAPS, {**read, "data": {"key": "mine"}}, namespace=cluster.namespace)
+    assert (await cluster.get(name))["data"] == {"key": "newer"}
+
+
+async def test_an_update_of_an_absent_object_is_not_found(cluster: Cluster, name: str) -> None:
+    read = await cluster.create(name)
+    await cluster.delete(name)
+    with pytest.raises(NotFound, match=f'configmaps "{name}" not found'):
+        await cluster.api.update(CONFIG_MAPS, read, namespace=cluster.namespace)
+
+
 async def test_an_immutable_config_map_cannot_change(cluster: Cluster, name: str) -> None:
     body = cluster.config_map(name) | {"immutable": True}
     await cluster.api.create(CONFIG_MAPS, body, namespace=cluster.namespace)

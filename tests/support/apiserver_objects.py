@@ -10,13 +10,13 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from sessionpools.kube.protocol import CONFIG_MAPS, EVENTS, LEASES, NAMESPACES, SESSION_POOLS, WEB_SERVICES
+from sessionpools.kube.protocol import CONFIG_MAPS, EVENTS, LEASES, NAMESPACES, SECRETS, SESSION_POOLS, WEB_SERVICES
 from sessionpools.kube.protocol import NODES as NODES
 from sessionpools.kube.protocol import PODS as PODS
 from sessionpools.kube.protocol import Json as Json
 from sessionpools.kube.protocol import Resource as Resource
 
-RESOURCES: Final = (SESSION_POOLS, WEB_SERVICES, PODS, NODES, CONFIG_MAPS, EVENTS, LEASES, NAMESPACES)
+RESOURCES: Final = (SESSION_POOLS, WEB_SERVICES, PODS, NODES, CONFIG_MAPS, SECRETS, EVENTS, LEASES, NAMESPACES)
 WITH_STATUS: Final = frozenset({SESSION_POOLS, WEB_SERVICES, PODS, NODES})
 WITH_GENERATION: Final = frozenset({SESSION_POOLS, WEB_SERVICES, PODS})
 FOREGROUND: Final = "foregroundDeletion"

@@ -35,6 +35,19 @@ ANNOTATION_ISOLATION: Final = f"{GROUP}/isolation"
 ANNOTATION_SETTINGS: Final = f"{GROUP}/settings"
 # Set by a user on a SessionPool: a new value is a new revision, as `kubectl rollout restart` does it.
 ANNOTATION_RESTARTED_AT: Final = f"{GROUP}/restartedAt"
+# Set by an operator on the Secret of the signing keys: a time (RFC 3339). A key that signed before it is replaced.
+ANNOTATION_ROTATE_AT: Final = f"{GROUP}/rotate-at"
+
+# --- annotations of WebServices and SessionPools that the web API writes --------------------------------------
+ANNOTATION_OWNER: Final = f"{GROUP}/owner"  # the user who published it
+ANNOTATION_OPERATION_ID: Final = f"{GROUP}/operation-id"  # the name of the call in swagger.json and in clients
+ANNOTATION_PUBLISHED_AT: Final = f"{GROUP}/published-at"  # in microseconds, to order versions of one second
+ANNOTATION_SNAPSHOT: Final = f"{GROUP}/snapshot-id"  # the snapshot that it was published from
+# Set by whoever manages an object from elsewhere (GitOps): the web API changes it only when forced.
+ANNOTATION_MANAGED_BY: Final = f"{GROUP}/managed-by"
+# Kubernetes' own label for the same; the web API's objects have its value.
+LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+MANAGED_BY_WEB: Final = "session-pools-web"
 
 # --- inside a session pod -----------------------------------------------------------------------------------
 CONTAINER: Final = "session"

@@ -57,7 +57,7 @@ BACKOFF_SECONDS: Final = 0.2  # doubled for each attempt, with jitter
 RETRY_AFTER_AT_MOST_SECONDS: Final = 10.0  # asked to wait longer, the caller's queue is the better place to wait
 
 _READS: Final = frozenset({"get", "list"})
-_WRITES: Final = frozenset({"create", "delete", "patch"})
+_WRITES: Final = frozenset({"create", "delete", "patch", "update"})
 _JSON: Final = "application/json"
 _MERGE_PATCH: Final = "application/merge-patch+json"
 _APPLY_PATCH: Final = "application/apply-patch+yaml"  # JSON is YAML
@@ -177,16 +177,19 @@ class HttpKubeApi:
         propagation: str = "Background",
     ) -> None:
         options: Json = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": propagation}
-        conditions = {"uid": uid, "resourceVersion": version}
-        if uid or version:
-            options["preconditions"] = {key: value for key, value in conditions.items() if value}
+        if conditions := _query(uid=uid, resourceVersion=version):
+            options["preconditions"] = conditions
         if grace_period_seconds is not None:
             options["gracePeriodSeconds"] = grace_period_seconds
         await self._call("delete", "DELETE", resource, resource.path(namespace, name), body=options)
 
     async def merge_patch(self, resource: Resource, name: str, body: Json, *, namespace: str | None = None) -> Json:
-        path = resource.path(namespace, name)
-        return await self._call("patch", "PATCH", resource, path, body=body, content_type=_MERGE_PATCH)
+        where = resource.path(namespace, name)
+        return await self._call("patch", "PATCH", resource, where, body=body, content_type=_MERGE_PATCH)
+
+    async def update(self, resource: Resource, body: Json, *, namespace: str | None = None) -> Json:
+        where = resource.path(namespace, body["metadata"]["name"])
+        return await self._call("update", "PUT", resource, where, body=body)
 
     async def apply_status(
         self, resource: Resource, name: str, body: Json, *, namespace: str | None = None, field_manager: str

@@ -67,6 +67,7 @@ WEB_SERVICES: Final = Resource("sessionpools.dev", "v1alpha1", "webservices", "W
 PODS: Final = Resource("", "v1", "pods", "Pod")
 NODES: Final = Resource("", "v1", "nodes", "Node", namespaced=False)
 CONFIG_MAPS: Final = Resource("", "v1", "configmaps", "ConfigMap")
+SECRETS: Final = Resource("", "v1", "secrets", "Secret")
 EVENTS: Final = Resource("", "v1", "events", "Event")
 NAMESPACES: Final = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
@@ -251,6 +252,11 @@ class KubeApi(Protocol):
         ...
 
     async def merge_patch(self, resource: Resource, name: str, body: Json, *, namespace: str | None = None) -> Json: ...
+
+    async def update(self, resource: Resource, body: Json, *, namespace: str | None = None) -> Json:
+        """Put `body` in the place of the object that it names, as it was read and then changed: Conflict if its
+        resourceVersion is no longer the object's. What a merge patch can not say, a null for one, it can."""
+        ...
 
     async def apply_status(
         self, resource: Resource, name: str, body: Json, *, namespace: str | None = None, field_manager: str

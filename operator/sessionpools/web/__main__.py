@@ -1,0 +1,139 @@
+"""`session-pools-web`: the REST API on 12802, bundles for session pods on 12803, health and metrics on 12804.
+
+Told to end (SIGTERM), it takes no further connections, finishes the requests that it has, gives batches back to other
+replicas, and ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import uvicorn
+import uvloop
+from pythonjsonlogger.orjson import OrjsonFormatter
+from starlette.types import ASGIApp
+
+from sessionpools.kube.client import connect
+from sessionpools.web.app import create_app
+from sessionpools.web.bundleserver import create_bundle_server
+from sessionpools.web.health import create_health_server
+from sessionpools.web.metrics import Metrics
+from sessionpools.web.parts import assemble
+from sessionpools.web.settings import ENVIRONMENT, Settings, SettingsError, from_environment
+from sessionpools.web.store.errors import StoreError
+from sessionpools.web.store.objects import ObjectStore
+
+__all__ = ["Server", "main", "serve"]
+
+_log = logging.getLogger(__name__)
+
+# Kubernetes gives the pod 30 s in all.
+FINISH_SECONDS: Final = 15
+
+EPILOG: Final = "environment:\n" + "\n".join(
+    f"  {name:<34}{meaning}{f' (default {default})' if default else ''}" for name, default, meaning in ENVIRONMENT
+)
+
+
+class Server(uvicorn.Server):
+    """One of several in a process: signals are handled by `serve`."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    _parser().parse_args(arguments)
+    try:
+        settings = from_environment(os.environ)
+        store = ObjectStore.open(settings.store_url)
+    except (SettingsError, ValueError, OSError) as error:
+        where = "" if isinstance(error, SettingsError) else "SESSIONPOOLS_STORE_URL: "
+        sys.exit(f"session-pools-web: {where}{error}")
+    _log_json(settings.log_level)
+    with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings, store))
+
+
+async def serve(settings: Settings, store: ObjectStore) -> None:
+    """Until SIGTERM or SIGINT."""
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    try:
+        await store.verify()
+    except StoreError as error:  # it may come back, and what needs it answers 503 until then
+        _log.error("artifact store not usable", extra={"store": store.url, "error": str(error)})
+    api = await connect(component="session-pools-web")
+    metrics = Metrics()
+    parts = assemble(api, settings, store)
+    servers = [
+        (_server(create_app(parts, metrics)), _listen(settings.rest_port)),
+        (_server(create_bundle_server(parts.bundles)), _listen(settings.bundles_port)),
+        (_server(create_health_server(metrics, parts.not_ready_because)), _listen(settings.http_port)),
+    ]
+    try:
+        async with asyncio.TaskGroup() as group:
+            background = group.create_task(parts.run())
+            serving = [group.create_task(server.serve([listening])) for server, listening in servers]
+            await ended.wait()
+            _log.info("ending")
+            for server, _ in servers:
+                server.should_exit = True
+            await asyncio.wait(serving)
+            background.cancel()
+    finally:
+        await api.close()
+
+
+def _listen(port: int) -> socket.socket:
+    """On every address, of both kinds where there are both. Raises OSError if the port is taken."""
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", port))
+
+
+def _server(app: ASGIApp) -> Server:
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,  # X-Forwarded-For is read by edge.py, by the rules of web.auth.audit
+        timeout_graceful_shutdown=FINISH_SECONDS,
+        ws="none",
+    )
+    return Server(config)
+
+
+def _parser() -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        prog="session-pools-web",
+        description="Machine Learning Server's REST API: publish, pool, batch, log in.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _log_json(level: str) -> None:
+    handler = logging.StreamHandler(sys.stdout)
+    fields = "{asctime}{levelname}{name}{message}"
+    renamed = {"asctime": "time", "levelname": "level", "name": "logger"}
+    handler.setFormatter(OrjsonFormatter(fields, style="{", rename_fields=renamed))
+    logging.basicConfig(level=level, handlers=[handler])
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each call of a batch
+
+
+if __name__ == "__main__":
+    main()

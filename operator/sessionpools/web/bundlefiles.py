@@ -1,0 +1,120 @@
+"""What is in a stored bundle: all of it as local files, for one that is mostly the same, or the texts at its top.
+
+A bundle begins with the files of its top folder (web.store.bundles), so that the code of a service that is shown in a
+list costs the first kilobytes of a bundle, whatever models follow. As a digest always means the same bytes, what was
+read is remembered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tarfile
+import tempfile
+import time
+import zlib
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from sessionpools.web.store.errors import NotFound, StoreError
+
+__all__ = ["Texts", "unpacked"]
+
+TEXT_BYTES_AT_MOST: Final = 256 * 1024  # of compressed bytes that are read for the texts of a bundle
+REMEMBERED: Final = 4096
+ASKED_AT_ONCE: Final = 16
+ANSWER_SECONDS: Final = 2.0
+PAUSE_SECONDS: Final = 10.0
+
+
+class Source(Protocol):
+    """The part of `Bundles` that is needed."""
+
+    def stream(self, sha256: str) -> AsyncIterator[bytes]: ...
+
+
+@contextlib.asynccontextmanager
+async def unpacked(source: Source, sha256: str) -> AsyncIterator[dict[str, Path]]:
+    """The files of a bundle by their paths, until the block is left. Raises NotFound, StoreUnavailable."""
+    with tempfile.TemporaryDirectory(prefix="session-pools-") as name:
+        folder = Path(name)
+        archive = folder / "bundle.tar.gz"
+        with await asyncio.to_thread(archive.open, "wb") as file:
+            async for chunk in source.stream(sha256):
+                await asyncio.to_thread(file.write, chunk)
+        yield await asyncio.to_thread(_extracted, archive, folder / "files")
+
+
+def _extracted(archive: Path, into: Path) -> dict[str, Path]:
+    into.mkdir()
+    with tarfile.open(archive, "r:gz") as opened:
+        opened.extractall(into, filter="data")
+    return {str(path.relative_to(into)): path for path in sorted(into.rglob("*")) if path.is_file()}
+
+
+class Texts:
+    """The texts at the top of bundles, by name, as far as they can be had: the store may be away, a text too large.
+
+    They are shown beside what matters, so they are not waited for: a store that does not answer in time is left alone
+    for a while, and lists come without them. `clock` is in seconds and never goes back."""
+
+    def __init__(self, source: Source, names: Collection[str], clock: Callable[[], float] = time.monotonic) -> None:
+        self._source = source
+        self._names = frozenset(names)
+        self._clock = clock
+        self._known: OrderedDict[str, Mapping[str, str]] = OrderedDict()
+        self._asking = asyncio.Semaphore(ASKED_AT_ONCE)
+        self._not_before = 0.0
+
+    async def of(self, sha256: str) -> Mapping[str, str]:
+        if sha256 in self._known:
+            self._known.move_to_end(sha256)
+            return self._known[sha256]
+        try:
+            async with self._asking:
+                if self._clock() < self._not_before:
+                    return MappingProxyType({})
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    head = await self._head(sha256)
+        except NotFound:
+            return MappingProxyType({})
+        except (StoreError, TimeoutError):
+            self._not_before = self._clock() + PAUSE_SECONDS
+            return MappingProxyType({})
+        found = await asyncio.to_thread(lambda: dict(_texts(head, self._names)))
+        self._known[sha256] = MappingProxyType(found)
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+        return self._known[sha256]
+
+    async def _head(self, sha256: str) -> bytes:
+        head = bytearray()
+        chunks = self._source.stream(sha256)
+        async for chunk in chunks:
+            head += chunk
+            if len(head) >= TEXT_BYTES_AT_MOST:
+                break
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()  # the store need not read on
+        return bytes(head)
+
+
+def _texts(packed: bytes, names: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Those that are whole in the beginning of a gzipped tar."""
+    content = zlib.decompressobj(wbits=31).decompress(packed, 16 * TEXT_BYTES_AT_MOST)
+    at = 0
+    while at + tarfile.BLOCKSIZE <= len(content):
+        try:
+            info = tarfile.TarInfo.frombuf(content[at : at + tarfile.BLOCKSIZE], "utf-8", "replace")
+        except tarfile.HeaderError:  # the end, or no tar
+            return
+        at += tarfile.BLOCKSIZE
+        data = content[at : at + info.size]
+        if len(data) < info.size:
+            return
+        if info.isreg() and info.name in names:
+            yield info.name, data.decode(errors="replace")
+        at += -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE

@@ -1,0 +1,1 @@
+"""The paths of the REST API, a file a resource. `app` includes the routers of `ALL`."""

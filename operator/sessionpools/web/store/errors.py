@@ -1,0 +1,37 @@
+"""Everything that store and batches raise on purpose, with the status that the REST API answers for it.
+
+    StoreError                what follows; never raised itself
+    ├── StoreUnavailable      503: the store did not answer, or refused us; whether a write took is not known
+    ├── NotFound              404: there is no such object, session, snapshot, bundle or batch, or it is another's
+    ├── Changed               409: somebody else has written it since it was read
+    └── Refused               400: what was given can't be kept: a name, a number, a form
+        └── TooLarge          413: a size or count above its limit
+
+A message names the object, what is wrong with it and what to do, and may be shown to callers: it has no credentials.
+"""
+
+__all__ = ["Changed", "NotFound", "Refused", "StoreError", "StoreUnavailable", "TooLarge"]
+
+
+class StoreError(Exception):
+    """Base of all; catch it where any of them is the same to you."""
+
+
+class StoreUnavailable(StoreError):  # noqa: N818
+    """The store did not answer in time, or answered that it can't or won't. A write may have taken or not."""
+
+
+class NotFound(StoreError):  # noqa: N818
+    """There is no such thing, or none that its asker may see."""
+
+
+class Changed(StoreError):  # noqa: N818
+    """The object is no longer the one that was read."""
+
+
+class Refused(StoreError):  # noqa: N818
+    """It can't be kept as it is."""
+
+
+class TooLarge(Refused):
+    """It is larger, or they are more, than is kept."""

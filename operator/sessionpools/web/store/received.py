@@ -1,0 +1,87 @@
+"""Content on its way in or out, of any size: in memory while it is small, in a file of the temporary directory else.
+
+Objects of a workspace have up to 512 MiB and bundles more; several requests at a time must not need as much memory.
+Called by authoring.py and bundles.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import tempfile
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sessionpools.web.store.errors import TooLarge
+
+__all__ = ["Content", "Received", "mib", "receive", "sha256_of", "size_of", "temporary_folder"]
+
+Content = bytes | Path  # a Path is a local file
+
+_IN_MEMORY_BYTES: Final = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What came in: gone, if it is a file, when the block of `receive` is left."""
+
+    content: Content
+    sha256: str
+    size: int  # bytes
+
+
+@contextlib.asynccontextmanager
+async def receive(chunks: AsyncIterable[bytes], limit: int, what: str) -> AsyncIterator[Received]:
+    """Take content in, at most `limit` bytes. Raises TooLarge, naming `what` it is, as soon as there are more."""
+    digest = hashlib.sha256()
+    buffer = bytearray()
+    size = 0
+    async with contextlib.AsyncExitStack() as stack:
+        file: Path | None = None
+        async for chunk in chunks:
+            size += len(chunk)
+            if size > limit:
+                raise TooLarge(f"{what}: is larger than {mib(limit)}, the most that is kept of one: make it smaller")
+            digest.update(chunk)
+            buffer += chunk
+            if len(buffer) >= _IN_MEMORY_BYTES:
+                if file is None:
+                    file = stack.enter_context(temporary_folder()) / "content"
+                await asyncio.to_thread(_append, file, bytes(buffer))
+                buffer.clear()
+        if file is not None:
+            await asyncio.to_thread(_append, file, bytes(buffer))
+        yield Received(bytes(buffer) if file is None else file, digest.hexdigest(), size)
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder of our own, which is removed with the block."""
+    with tempfile.TemporaryDirectory(prefix="session-pools-") as name:
+        yield Path(name)
+
+
+def sha256_of(content: Content) -> str:
+    """The digest of content; blocks for as long as a file takes to be read."""
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    with content.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def size_of(content: Content) -> int:
+    """Bytes of content."""
+    return content.stat().st_size if isinstance(content, Path) else len(content)
+
+
+def mib(count: int) -> str:
+    """A limit in words: 512 MiB."""
+    return f"{count >> 20} MiB"
+
+
+def _append(file: Path, data: bytes) -> None:
+    with file.open("ab") as opened:
+        opened.write(data)
