@@ -2,7 +2,9 @@
 
 import functools
 import json
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -32,8 +34,13 @@ def helm_template(
 
 @functools.cache
 def _rendered(values: str, release: str, namespace: str) -> str:
+    return _helm_template(CHART, values, release, namespace)
+
+
+def _helm_template(folder: Path, values: str, release: str, namespace: str, *only: str) -> str:
+    shown = [argument for path in only for argument in ("--show-only", path)]
     done = subprocess.run(
-        [tool("helm"), "template", release, CHART, "--namespace", namespace, "--values", "-"],
+        [tool("helm"), "template", release, folder, "--namespace", namespace, "--values", "-", *shown],
         input=values,
         text=True,
         capture_output=True,
@@ -41,6 +48,22 @@ def _rendered(values: str, release: str, namespace: str) -> str:
     if done.returncode:
         raise HelmError(done.stderr)
     return done.stdout
+
+
+def notes(values: Object | None = None) -> str:
+    """What `helm install` prints for these values when it is done."""
+    with tempfile.TemporaryDirectory() as directory:
+        copy = shutil.copytree(CHART, Path(directory, CHART.name))
+        # `helm template` prints no notes, but a template may include them
+        (copy / "templates/notes.yaml").write_text(
+            'text: {{ include (print .Template.BasePath "/NOTES.txt") . | toJson }}\n'
+        )
+        rendered = _helm_template(
+            copy, json.dumps(values or {}), "session-pools", "session-pools", "templates/notes.yaml"
+        )
+    (document,) = parse(rendered)
+    text: str = document["text"]
+    return text
 
 
 def chart(
