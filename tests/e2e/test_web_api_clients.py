@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sessionpools.client import CallFailed, Client, NotFound
+from sessionpools.client import CallFailed, Client, NotFound, PoolUsage
 from support.cluster import CONTEXT, kubectl, wait_for
 from support.environments import Environment
 from support.tools import tool
@@ -122,7 +122,7 @@ def test_a_function_is_published_pooled_called_and_updated(client: Client, tmp_p
     with published(client, "SdkScore"):
         client.services.publish("SdkScore", "v1.0.0", path, warmup={"rows": {"bmi": [1.0]}})
         client.pools.create_or_update("SdkScore", "v1.0.0", 1, 2)
-        seen = []
+        seen: list[PoolUsage] = []
         pool = client.pools.wait_until_ready("SdkScore", "v1.0.0", timeout=READY_SECONDS, progress=seen.append)
         assert (pool.ready, {node.status for node in pool.nodes}) == (2, {"Success"})
         assert seen[0].status == "Pending"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cache
 
+from sessionpools.core.passwords import SALT_BYTES, hash_password
 from sessionpools.web.auth.keys import Key, make_key
-from sessionpools.web.auth.passwords import hash_password
 
 NOON = 1_800_014_400.0  # 2027-01-15T12:00:00Z
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
@@ -31,5 +32,5 @@ def rsa_key(number: int = 0) -> Key:
 
 @cache
 def hashed(password: str) -> str:
-    """A real hash of it, the same in a whole run."""
-    return hash_password(password)
+    """A real hash of it, the same each time: tests that it names are the same in each process."""
+    return hash_password(password, hashlib.sha256(password.encode()).digest()[:SALT_BYTES])

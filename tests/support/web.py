@@ -101,7 +101,7 @@ class WebWorld:
         self._nodes = nodes
         self._settings = settings
         self._stack = AsyncExitStack()
-        self._replicas: list[Replica] = []
+        self.replicas: list[Replica] = []
         self._clients: list[httpx.AsyncClient] = []
 
     async def __aenter__(self) -> Self:
@@ -119,7 +119,7 @@ class WebWorld:
     async def __aexit__(self, *_: object) -> None:
         for client in self._clients:
             await client.aclose()
-        for replica in self._replicas:
+        for replica in self.replicas:
             await replica.stop()
         await self._stack.aclose()
 
@@ -134,11 +134,11 @@ class WebWorld:
             "gateway_url": "http://127.0.0.1:9",  # nobody
             "admin_password": self.folder / "password",
             "users": self.folder / "users.yaml",
-            "pod": f"web-{len(self._replicas)}",
+            "pod": f"web-{len(self.replicas)}",
         }
         parts = assemble(api, Settings(**(fields | self._settings | settings)), ObjectStore.open(self.store_url))
         replica = Replica(parts, create_app(parts), asyncio.create_task(parts.run()))
-        self._replicas.append(replica)
+        self.replicas.append(replica)
         await until(lambda: not parts.not_ready_because() or replica._running.done(), "the replica is ready")
         if replica._running.done():
             replica._running.result()
@@ -146,15 +146,15 @@ class WebWorld:
 
     @property
     def parts(self) -> Parts:
-        return self._replicas[0].parts
+        return self.replicas[0].parts
 
     @property
     def app(self) -> FastAPI:
-        return self._replicas[0].app
+        return self.replicas[0].app
 
     def client(self, name: str = "admin", role: Role | None = Role.OWNER, *, token: str = "") -> httpx.AsyncClient:
         """A caller of the first replica, closed with the world."""
-        return self.of(self._replicas[0], name, role, token=token)
+        return self.of(self.replicas[0], name, role, token=token)
 
     def of(
         self, replica: Replica, name: str = "admin", role: Role | None = Role.OWNER, *, token: str = ""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import uvicorn
 
-from sessionpools.web.__main__ import _Server as Server
+from sessionpools.web.__main__ import Server
 from support.web import WebWorld
 
 

@@ -199,6 +199,8 @@ def _pause_after(request: Request, response: Response, attempt: int, clock: Cloc
         if asked.isdecimal():
             return float(asked) * (1 + clock.random() / 2)
         return _pause(attempt, clock) if request.repeat is Repeat.IDEMPOTENT else None
+    if response.status == 404 and request.fresh:
+        return _pause(attempt, clock)
     if response.status in _PASSING and request.repeat is Repeat.IDEMPOTENT:
         return _pause(attempt, clock)
     return None

@@ -7,8 +7,7 @@
 - A script: a block of code that is run for each call with the inputs as variables, as Machine Learning Server has it.
 """
 
-import base64
-import importlib.util
+import importlib
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -68,11 +67,12 @@ _NAMED: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """`fields` of the publication that say what code it is; `name` is what it may be called when nobody says so."""
+    """`fields` of the publication that say what code it is, and the files that go with it, by relative path; `name` is
+    what it may be called when nobody says so."""
 
-    fields: Mapping[str, Any]
+    fields: Mapping[str, str]
     name: str
-    size: int = field(default=0)  # bytes
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def source_of(code: Callable[..., Any] | Path | str, *, entrypoint: str = "", script: bool = False) -> Source:
@@ -82,7 +82,7 @@ def source_of(code: Callable[..., Any] | Path | str, *, entrypoint: str = "", sc
             raise InputInvalid("script and entrypoint are for files: a function is its own entrypoint")
         return _from_function(code)
     if script and isinstance(code, str) and "\n" in code:
-        return Source({"code": code}, "", len(code))
+        return Source({"code": code}, "")
     path = Path(code)
     if not path.exists():
         raise InputInvalid(f"{path}: there is no such file or folder")
@@ -93,8 +93,7 @@ def source_of(code: Callable[..., Any] | Path | str, *, entrypoint: str = "", sc
     if path.suffix != ".py":
         raise InputInvalid(f"{path}: give a .py file, a folder or a function; YAML is for kubectl apply")
     if script:
-        text = _text(path)
-        return Source({"code": text}, path.stem, len(text))
+        return Source({"code": _text(path)}, path.stem)
     return _from_file(path, entrypoint)
 
 
@@ -139,20 +138,20 @@ def _from_function(function: Callable[..., Any]) -> Source:
             f"{str(module).partition('.')[0]} with entrypoint={f'{module}:{name}'!r}"
         )
     path = Path(file)
-    content = path.read_bytes()
-    return Source({"entrypoint": f"{module}:{name}", "files": _encoded({path.name: content})}, name, len(content))
+    return Source({"entrypoint": f"{module}:{name}"}, name, {path.name: _read(path)})
 
 
 def _from_main(function: Callable[..., Any], name: str) -> Source:
-    if importlib.util.find_spec("dill") is None:
+    try:
+        dill = importlib.import_module("dill")
+    except ImportError:
         raise InputInvalid(
             f"{name}: a function of the main program is sent by dill, which is not installed: pip install dill, or "
             "publish a .py file"
-        )
-    import dill
+        ) from None
 
     try:
-        content = dill.dumps(function, recurse=True)
+        content: bytes = dill.dumps(function, recurse=True)
     except Exception as error:  # whatever the values of user code raise
         raise InputInvalid(
             f"{name}: it, or a value that it uses, can not be sent: {type(error).__name__}: {error}"
@@ -160,17 +159,14 @@ def _from_main(function: Callable[..., Any], name: str) -> Source:
     numbers = sys.version_info[:2]
     module = _FROM_DILL.format(version=".".join(map(str, numbers)), numbers=tuple(numbers))
     files = {_ENTRY_FILE: module.encode(), "function.dill": content}
-    fields = {"entrypoint": "service:predict", "files": _encoded(files)}
-    return Source(fields, "" if name == "<lambda>" else name, len(content))
+    return Source({"entrypoint": "service:predict"}, "" if name == "<lambda>" else name, files)
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
 def _from_file(path: Path, entrypoint: str) -> Source:
-    content = _read(path)
-    fields: dict[str, Any] = {"files": _encoded({path.name: content})}
-    return Source({**fields, **_entry(path, entrypoint)}, path.stem, len(content))
+    return Source(_entry(path, entrypoint), path.stem, {path.name: _read(path)})
 
 
 def _from_folder(folder: Path, entrypoint: str) -> Source:
@@ -186,9 +182,7 @@ def _from_folder(folder: Path, entrypoint: str) -> Source:
             has = f"has {', '.join(python)}" if python else "has no Python file"
             raise InputInvalid(f"{folder}: {has}: name the one that answers calls {_ENTRY_FILE}, or give an entrypoint")
         entry = folder / python[0]
-    fields: dict[str, Any] = {"files": _encoded(files)}
-    size = sum(len(content) for content in files.values())
-    return Source({**fields, **_entry(entry, entrypoint)}, folder.resolve().name, size)
+    return Source(_entry(entry, entrypoint), folder.resolve().name, files)
 
 
 def _entry(path: Path, entrypoint: str) -> dict[str, str]:
@@ -224,7 +218,3 @@ def _text(path: Path) -> str:
         return _read(path).decode()
     except UnicodeDecodeError:
         raise InputInvalid(f"{path}: is not in UTF-8") from None
-
-
-def _encoded(files: Mapping[str, bytes]) -> dict[str, str]:
-    return {name: base64.b64encode(content).decode() for name, content in files.items()}

@@ -49,6 +49,9 @@ class Request:
     timeout: Timeout = field(default_factory=Timeout)
     authorized: bool = True
     gone_is_done: bool = False  # a deletion: 404 to a repetition means that the first attempt did it
+    fresh: bool = (
+        False  # about what was just written: 404 may come from a replica that has not heard of it, so ask again
+    )
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"

@@ -8,8 +8,11 @@ What HAProxy 2.8 leaves to its configuration, and what is done about it:
 
 - The algorithm and the key are ours: `jwt_verify` is told both, and the token's own `alg` and `kid` only say whether it
   can be one of ours. HAProxy loads a key file that is named in a rule; that it could not, it does not say.
-- Whatever can't be read (a claim of another type, a number that is a text, a claim that is not there) makes a condition
-  false, with or without "!" before what it was to hold for. So a token is refused unless each condition holds.
+- Whatever can't be read (a claim of another type, or one that is not there) makes a condition false, with "!" before
+  what it was to hold for or without. So a token is refused unless each condition holds. A time that is a text counts as
+  the number in it, else as 0, which is long ago.
+- `jwt_header_query` and `jwt_payload_query` decode a whole part for each member, and give nothing when asked for all of
+  it: the parts are decoded once, as base64url.
 - `http_auth_bearer` takes the first of several Authorization headers, and what comes before a comma: there must be one
   header, of the exact form.
 - A variable keeps its value when what it is set to can't be read: what outlives a request (`sess.`) is set at the end,
@@ -99,10 +102,11 @@ def authentication(tokens: Tokens, key_files: Iterable[tuple[str, Path]]) -> lis
 
 def _signature(keys: dict[str, Path]) -> list[str]:
     return [
-        f"http-request set-var(txn.jwt) http_auth_bearer if {_NEW}",
-        *_set_claim("alg", "var(txn.jwt),jwt_header_query('$.alg')"),
+        *_set("jwt", "http_auth_bearer"),
+        *_set("head", "var(txn.jwt),field(1,.),ub64dec"),
+        *_set("alg", "var(txn.head),json_query('$.alg')"),
         *_refuse("algorithm", f"if {_NEW} !{{ var(txn.alg) -m str RS256 }}"),
-        *_set_claim("kid", "var(txn.jwt),jwt_header_query('$.kid')"),
+        *_set("kid", "var(txn.head),json_query('$.kid')"),
         *_refuse("unknown-key", f"if {_NEW} !{{ var(txn.kid) -m str -- {' '.join(keys)} }}"),
         *(
             f"http-request set-var(txn.signed) var(txn.jwt),jwt_verify(RS256,{file}) "
@@ -118,14 +122,14 @@ def _claims(tokens: Tokens) -> list[str]:
     claim = "var(txn.claims),json_query('$.{}')".format
     number = "var(txn.claims),json_query('$.{}','int')".format
     return [
-        f"http-request set-var(txn.claims) var(txn.jwt),jwt_payload_query if {_NEW}",
+        *_set("claims", "var(txn.jwt),field(2,.),ub64dec"),
         *_refuse("issuer", f"if {_NEW} !{{ {claim('iss')} -m str -- {tokens.issuer} }}"),
         *_refuse("audience", f"if {_NEW} !{{ {claim('aud')} -m str -- {tokens.audience} }}"),
         *_refuse("role", f"if {_NEW} !{{ {claim('role')} -m str {' '.join(ROLES)} }}"),
-        *_set_claim("sub", claim("sub")),
+        *_set("sub", claim("sub")),
         *_refuse("malformed", f"if {_NEW} !{{ var(txn.sub),length gt 0 }}"),
-        *_set_claim("iat", number("iat")),
-        *_set_claim("nbf", number("nbf")),
+        *_set("iat", number("iat")),
+        *_set("nbf", number("nbf")),
         *(
             rule
             for name in ("iat", "nbf")
@@ -134,13 +138,13 @@ def _claims(tokens: Tokens) -> list[str]:
                 f"if {_NEW} {{ var(txn.{name}) -m found }} !{{ date({AHEAD_SECONDS}),sub(txn.{name}) ge 0 }}",
             )
         ),
-        *_set_claim("exp", number("exp")),
+        *_set("exp", number("exp")),
         "http-request set-var(txn.exp) var(sess.exp) if { var(txn.again) -m found }",
         *_refuse("expired", "if !{ date,sub(txn.exp) lt 0 }"),
     ]
 
 
-def _set_claim(name: str, expression: str) -> list[str]:
+def _set(name: str, expression: str) -> list[str]:
     return [f"http-request set-var(txn.{name}) {expression} if {_NEW}"]
 
 

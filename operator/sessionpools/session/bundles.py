@@ -33,15 +33,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sessionpools.session import linux
-from sessionpools.session.config import ConfigError, Paths, RevisionSpec, Settings, SettingsFile
+from sessionpools.session.config import RevisionSpec
 from sessionpools.session.loading import LoadError, Report
 
 # Of the pod's container. Not in session.json: a bundle that moves is no new revision.
 URL_VARIABLE: Final = "SESSIONPOOLS_BUNDLE_URL"
 FETCH: Final = "fetch bundle"
 UNPACK: Final = "unpack bundle"
-# What is left of startTimeoutSeconds for saying what was wrong: the supervisor looks once a second, and began to count
-# when it started this process. Of short times a part.
+# What is left of startTimeoutSeconds for saying what was wrong, before the supervisor can only say what took too long.
+# Of short times a part.
 _MARGIN_SECONDS: Final = 3.0
 _MARGIN_PART: Final = 0.2
 _LOCK_SECONDS: Final = 0.1  # between two tries
@@ -104,8 +104,9 @@ def shown(url: str) -> str:
     return text if len(text) <= _URL_CHARACTERS else f"{text[: _URL_CHARACTERS - 3]}..."
 
 
-def provide(spec: RevisionSpec, paths: Paths, report: Report) -> None:
-    """Have the revision's bundle in its code directory, if it has one. Raises LoadError; then the pod has to fail."""
+def provide(spec: RevisionSpec, start_by: float, report: Report) -> None:
+    """Have the revision's bundle in its code directory, if it has one. Raises LoadError, when it still is not to be had
+    shortly before `start_by` (monotonic seconds) too."""
     if not spec.bundle:
         return
     files = Files(os.path.abspath(spec.code))
@@ -115,7 +116,8 @@ def provide(spec: RevisionSpec, paths: Paths, report: Report) -> None:
     if not url:
         raise LoadError(f"BundleUnreachable: the variable {URL_VARIABLE} does not say where the bundle is")
     report(FETCH)
-    fetch = _Fetch(files, spec.bundle, shown(url), report, _seconds(paths))
+    left = start_by - time.monotonic()
+    fetch = _Fetch(files, spec.bundle, shown(url), report, start_by - min(_MARGIN_SECONDS, left * _MARGIN_PART))
     try:
         os.makedirs(files.root, exist_ok=True)
         with fetch.locked() as lock_fd:
@@ -125,26 +127,15 @@ def provide(spec: RevisionSpec, paths: Paths, report: Report) -> None:
         raise LoadError(f"{type(error).__name__}: {error} ({FETCH})") from error
 
 
-def _seconds(paths: Paths) -> float:
-    """How long it may take."""
-    try:
-        settings = SettingsFile(paths.settings_file).read()
-    except ConfigError:
-        settings = Settings()  # the supervisor says what is wrong with them
-    limit = settings.start_timeout_seconds
-    return limit - min(_MARGIN_SECONDS, limit * _MARGIN_PART)
-
-
 class _Fetch:
     """The process that fetches, as this one sees it."""
 
-    def __init__(self, files: Files, sha256: str, url: str, report: Report, seconds: float) -> None:
+    def __init__(self, files: Files, sha256: str, url: str, report: Report, deadline: float) -> None:
         self._files = files
         self._sha256 = sha256
         self._url = url
         self._report = report
-        self._seconds = seconds
-        self._deadline = time.monotonic() + seconds
+        self._deadline = deadline
         self._phase = FETCH
         self._problem = ""  # of the last try
         self._failure = ""
@@ -198,12 +189,12 @@ class _Fetch:
             raise LoadError(f"ProcessEnded: {linux.describe_status(status)} in {self._phase}")
 
     def _listen(self, fd: int) -> bool:
-        """Hear what it says; whether it has come to its end in time."""
+        """Hear what it says; whether it has come to its end, or at least to its second phase, in time."""
         poller = select.poll()
         poller.register(fd, select.POLLIN)
         rest = b""
-        while (left := self._deadline - time.monotonic()) > 0:
-            if not poller.poll(min(left, _LISTEN_SECONDS) * 1000):
+        while (left := self._deadline - time.monotonic()) > 0 or self._phase != FETCH:
+            if not poller.poll(min(left if left > 0 else _LISTEN_SECONDS, _LISTEN_SECONDS) * 1000):
                 continue
             data = os.read(fd, 65536)
             if not data:
@@ -224,10 +215,8 @@ class _Fetch:
             self._failure = message["failed"]
 
     def _too_late(self) -> LoadError:
-        if self._phase != FETCH:
-            return LoadError(f"StartTimeout: {self._phase} took longer than {self._seconds:g} s")
         problem = self._problem or f"{self._loaded_bytes()} bytes had come"
-        return LoadError(f"BundleUnreachable: {self._url}: {problem} after {self._seconds:g} s: {_REMEDY}")
+        return LoadError(f"BundleUnreachable: {self._url}: {problem} when startTimeoutSeconds was over: {_REMEDY}")
 
     def _loaded_bytes(self) -> int:
         try:

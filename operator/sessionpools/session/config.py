@@ -178,6 +178,7 @@ class Launch:
     listener_fd: int = -1
     connection_fds: tuple[int, ...] = ()
     max_slots: int = 1
+    start_by: float = 0.0  # time.monotonic() at which its start has taken too long
 
     def dumps(self) -> str:
         return json.dumps(asdict(self))

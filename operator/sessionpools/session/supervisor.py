@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import replace
 from typing import Any
 
 from sessionpools.session import control, linux, state, termination
 from sessionpools.session.channel import BadMessageError, Channel, ChannelClosedError, Message
-from sessionpools.session.config import ConfigError, Launch, Paths, RevisionSpec, Settings, SettingsFile
+from sessionpools.session.config import Launch, Paths, RevisionSpec, Settings
 from sessionpools.session.keeper import SlotKeeper, listen
 from sessionpools.session.launcher import Child, spawn
+from sessionpools.session.live import LiveSettings
 from sessionpools.session.log import Log
 from sessionpools.session.loop import Loop
 from sessionpools.session.observe import Observer
@@ -24,7 +24,6 @@ from sessionpools.session.spare import Spares
 from sessionpools.session.warmup import WarmUps
 
 _TICK_SECONDS = 1.0
-_LET_GO_SECONDS = 3.0  # before slots are closed by a lower maximum: gateways, told at the same time, close them first
 _TEMPLATE_FAILURES = 3  # in a row, after Ready; with no session left the pod then fails
 _END_SECONDS = 2.0  # what killed processes get to be reaped in
 
@@ -36,14 +35,12 @@ class Supervisor:
         self.log = log
         self.loop = Loop()
         self.shared = state.SharedState.create()
-        self.settings_file = SettingsFile(paths.settings_file)
         self.keeper = SlotKeeper(self.loop, log, paths, self.shared, self)
+        self.live = LiveSettings(paths.settings_file, self.keeper, log, self.loop.now)
         self.stack_fd = os.memfd_create("session-pools-stack", os.MFD_CLOEXEC)
         self.started_at = self.loop.now()
         self.template: Child | None = None
         self.template_failures = 0
-        self._lower_at = 0.0  # when a lower maximum that was read is taken over; 0: none was read
-        self._lower_to = 0  # meaningless without
         self.template_restarts = 0
         self.each_for_itself = not spec.fork_safe  # every session is a process that loads for itself
         self.threads: list[str] = []  # what made a fork-safe service not so
@@ -67,7 +64,7 @@ class Supervisor:
         self.loop.on_signal(signal.SIGTERM, self._drain)
         self.loop.on_signal(signal.SIGINT, self._interrupt)
         control.ControlServer(self.loop, listen(self.paths.host, self.paths.control_port, 64), self.observer.answer)
-        self.keeper.resize(self._read_settings())
+        self.live.begin()
         self.log("starting", service=self.spec.name, version=self.spec.version, settings=self.keeper.settings.as_json())
         self.keeper.act()
         if not self.each_for_itself or not self.keeper.settings.initial_pool_size:
@@ -76,43 +73,16 @@ class Supervisor:
         return self.loop.run()
 
     def _tick(self) -> None:
-        self._resize()
+        self.message = self.live.take_over() or self.message
         self._check_start()
         self.keeper.tick()
         self.observer.tick()
         self.spares.tick()
         self._consider_ready()
 
-    def _resize(self) -> None:
-        settings = self._read_settings()
-        if settings.max_pool_size < self.keeper.settings.max_pool_size:
-            self._lower_at = self._lower_at or self.loop.now() + _LET_GO_SECONDS
-            self._lower_to = settings.max_pool_size
-            if self.loop.now() < self._lower_at:
-                return
-        self._lower_at = 0.0
-        if settings != self.keeper.settings:
-            self.log("settings", settings=settings.as_json())
-        elif len(self.keeper.slots) >= settings.max_pool_size:
-            return
-        try:
-            self.keeper.resize(settings)
-        except OSError as error:
-            self.message = str(error)
-
     def settings(self) -> Settings:
-        """As in force, but for a lower maximum: that counts from when it was read, so that no gateway opens a slot
-        which is about to be closed."""
-        if not self._lower_at:
-            return self.keeper.settings
-        return replace(self.keeper.settings, max_pool_size=self._lower_to)
-
-    def _read_settings(self) -> Settings:
-        try:
-            return self.settings_file.read()
-        except ConfigError as error:
-            self.log("settings-unreadable", level="error", message=str(error))
-            return self.keeper.settings
+        """What gateways may count on."""
+        return self.live.announced()
 
     def _set_phase(self, phase: str) -> None:
         if phase != self.phase:
@@ -184,6 +154,7 @@ class Supervisor:
             listener_fd=listener_fd,
             connection_fds=connections,
             max_slots=self.keeper.settings.max_pool_size,
+            start_by=(self.loop.now() if self.ready else self.started_at) + self.keeper.settings.start_timeout_seconds,
         )
 
     def _hear_template(self, child: Child) -> None:

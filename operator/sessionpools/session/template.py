@@ -49,7 +49,7 @@ class Template:
 
     def load(self) -> None:
         """Fetch the code if need be, import, load, warm. Reports each phase before it begins, as it may hang in it."""
-        bundles.provide(self.spec, self.launch.paths, self._report)
+        bundles.provide(self.spec, self.launch.start_by, self._report)
         if self.spec.code:
             with contextlib.suppress(OSError):
                 os.chdir(self.spec.code)

@@ -28,8 +28,8 @@ from typing import IO, Any, Final
 # Each session pod has a copy on its node's disk, written at its start: 2 GiB are some ten seconds on a good one. What
 # is larger belongs into an image, of which all pods of a node share one copy, or on a volume.
 MAX_UNPACKED_BYTES: Final = 2 << 30
-# Files, folders and links. An environment with numpy, pandas and scikit-learn has about half as many; a disk has some
-# millions of inodes, which no other limit guards.
+# Files, folders and links. numpy, scipy, pandas and scikit-learn together have 5,000 files, 10,000 with their bytecode;
+# a disk has some millions of inodes, which no other limit guards.
 MAX_ENTRIES: Final = 20_000
 # What headers, padding and extended headers of so many entries may take in a tar beside the contents.
 _MAX_TAR_BYTES: Final = MAX_UNPACKED_BYTES + MAX_ENTRIES * 4096

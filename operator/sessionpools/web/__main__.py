@@ -32,7 +32,7 @@ from sessionpools.web.settings import ENVIRONMENT, Settings, SettingsError, from
 from sessionpools.web.store.errors import StoreError
 from sessionpools.web.store.objects import ObjectStore
 
-__all__ = ["main", "serve"]
+__all__ = ["Server", "main", "serve"]
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ EPILOG: Final = "environment:\n" + "\n".join(
 )
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """One of several in a process: signals are handled by `serve`."""
 
     @contextlib.contextmanager
@@ -103,7 +103,7 @@ def _listen(port: int) -> socket.socket:
     return socket.create_server(("", port))
 
 
-def _server(app: ASGIApp) -> _Server:
+def _server(app: ASGIApp) -> Server:
     config = uvicorn.Config(
         app,
         lifespan="off",
@@ -114,7 +114,7 @@ def _server(app: ASGIApp) -> _Server:
         timeout_graceful_shutdown=FINISH_SECONDS,
         ws="none",
     )
-    return _Server(config)
+    return Server(config)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,19 +11,23 @@ import asyncio
 import contextlib
 import tarfile
 import tempfile
+import time
 import zlib
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Protocol
 
-from sessionpools.web.store.errors import StoreError
+from sessionpools.web.store.errors import NotFound, StoreError
 
 __all__ = ["Texts", "unpacked"]
 
 TEXT_BYTES_AT_MOST: Final = 256 * 1024  # of compressed bytes that are read for the texts of a bundle
-REMEMBERED: Final = 512
+REMEMBERED: Final = 4096
+ASKED_AT_ONCE: Final = 16
+ANSWER_SECONDS: Final = 2.0
+PAUSE_SECONDS: Final = 10.0
 
 
 class Source(Protocol):
@@ -52,20 +56,33 @@ def _extracted(archive: Path, into: Path) -> dict[str, Path]:
 
 
 class Texts:
-    """The texts at the top of bundles, by name, as far as they can be had: the store may be away, a text too large."""
+    """The texts at the top of bundles, by name, as far as they can be had: the store may be away, a text too large.
 
-    def __init__(self, source: Source, names: Collection[str]) -> None:
+    They are shown beside what matters, so they are not waited for: a store that does not answer in time is left alone
+    for a while, and lists come without them. `clock` is in seconds and never goes back."""
+
+    def __init__(self, source: Source, names: Collection[str], clock: Callable[[], float] = time.monotonic) -> None:
         self._source = source
         self._names = frozenset(names)
+        self._clock = clock
         self._known: OrderedDict[str, Mapping[str, str]] = OrderedDict()
+        self._asking = asyncio.Semaphore(ASKED_AT_ONCE)
+        self._not_before = 0.0
 
     async def of(self, sha256: str) -> Mapping[str, str]:
         if sha256 in self._known:
             self._known.move_to_end(sha256)
             return self._known[sha256]
         try:
-            head = await self._head(sha256)
-        except StoreError:
+            async with self._asking:
+                if self._clock() < self._not_before:
+                    return MappingProxyType({})
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    head = await self._head(sha256)
+        except NotFound:
+            return MappingProxyType({})
+        except (StoreError, TimeoutError):
+            self._not_before = self._clock() + PAUSE_SECONDS
             return MappingProxyType({})
         found = await asyncio.to_thread(lambda: dict(_texts(head, self._names)))
         self._known[sha256] = MappingProxyType(found)

@@ -119,7 +119,7 @@ class Cluster:
         return self._pods.values()
 
     def nodes(self) -> list[NodeView]:
-        return list(self._nodes.values()) if self._nodes else list(self._named)
+        return list(self._nodes.values()) if self._nodes is not None else list(self._named)
 
     async def bundles(self) -> set[str]:
         """The digests of all bundles that web services name, read from the API server: what is not among them may be
@@ -221,7 +221,7 @@ class Cluster:
         yield self._services
         yield self._pools
         yield self._pods
-        if self._nodes:
+        if self._nodes is not None:
             yield self._nodes
 
     # --- changes ----------------------------------------------------------------------------------------------------

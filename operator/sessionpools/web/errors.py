@@ -119,7 +119,9 @@ def storable(what: str, value: Any) -> Any:
 
 def answer(problem: Problem) -> Response:
     code = problem.code if isinstance(problem, _Other) else problem.status
-    body = {"message": problem.message, "link": LINK, "exceptionType": problem.kind}
+    # What a caller has sent may stand in it, and may be no text.
+    message = problem.message.encode("utf-8", "replace").decode()
+    body = {"message": message, "link": LINK, "exceptionType": problem.kind}
     return JSONResponse(body, code, dict(problem.headers))
 
 
@@ -178,7 +180,7 @@ def _auth_headers(error: auth.AuthError) -> dict[str, str]:
         return {"Retry-After": str(error.retry_after)}
     if isinstance(error, auth.TokenError):
         return {"WWW-Authenticate": 'Bearer realm="session-pools", error="invalid_token"'}
-    if isinstance(error, auth.KeysUnavailable):
+    if error.status == 503:
         return {"Retry-After": RETRY_SECONDS}
     return {}
 

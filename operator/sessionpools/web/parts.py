@@ -95,7 +95,7 @@ def assemble(api: KubeApi, settings: Settings, store: ObjectStore, *, clock: Cal
     chores: Mapping[str, Callable[[], Awaitable[object]]] = {
         "authoring": authoring.expire,
         "batches": batches.expire,
-        "refresh tokens": refresh_tokens.collect,
+        "refresh tokens": refresh_tokens.expire,
     }
     return Parts(
         settings=settings,

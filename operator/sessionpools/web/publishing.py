@@ -189,7 +189,8 @@ class Publishing:
         entrypoint = request.entrypoint or before.get("entrypoint")
         if not entrypoint:
             raise BadRequest("entrypoint: give module:function, the function in files that answers a call")
-        spec: dict[str, Any] = {"entrypoint": entrypoint, "init": request.init or before.get("init")}
+        kept = before.get("init") if before.get("entrypoint") else None
+        spec: dict[str, Any] = {"entrypoint": entrypoint, "init": request.init or kept}
         async with contextlib.AsyncExitStack() as stack:
             files: dict[str, Content] = {}
             if request.snapshot_id is not None:

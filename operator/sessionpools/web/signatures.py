@@ -10,9 +10,9 @@ from sessionpools.api.v1alpha1 import Parameter, ParameterType, SignatureParamet
 
 __all__ = ["created_at", "inputs_of", "operation_id", "outputs_of", "owner_of", "shown"]
 
-# Machine Learning Server knows no type that says nothing, and its clients read a type that they do not know as an
-# error. A data frame in JSON is an object, which is what comes nearest.
-_ANY_SHOWN_AS = ParameterType.DATA_FRAME
+# Machine Learning Server knows no type that says nothing, and its Python client fails over one that it does not know.
+# Of those that it knows, this is the one whose values it passes on as they are, whatever they are.
+_ANY_SHOWN_AS = ParameterType.CHARACTER
 
 
 def owner_of(service: WebService) -> str:

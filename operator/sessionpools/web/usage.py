@@ -80,7 +80,7 @@ def pool_usage(
         usage = NodeUsage(
             node=name,
             compute_node_endpoint=endpoint(name),
-            status=state.value,
+            status=state,
             desired=row.desired if row else 0,
             ready=row.ready if row else 0,
             message=row.message if row else "",
@@ -97,7 +97,7 @@ def pool_usage(
     return PoolUsage(
         name=pool.spec.service_name,
         version=pool.spec.service_version,
-        status=_state(states.values()).value,
+        status=_state(states.values()),
         initial_pool_size=pool.spec.initial_pool_size,
         max_pool_size=pool.spec.max_pool_size,
         busy=busy,

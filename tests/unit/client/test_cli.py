@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import signal
 import stat
 import subprocess
 import sys
@@ -242,6 +243,20 @@ class TestPools:
         score.warming = 1000
         result = run("pools", "set", "Score", "v1", "--initial", "1", "--max", "1", "--watch", "--timeout", "0")
         assert result.exit_code == 5
+
+    def test_all_pools_are_followed_until_it_is_interrupted(self, score: RestApi) -> None:
+        done("pools", "set", "Score", "v1", "--initial", "1", "--max", "2")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sessionpools.client", "pools", "list", "--watch"],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "operator")},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("Score v1: Success, 1 of 1 sessions ready")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+        assert process.returncode == 130
 
 
 class TestBatch:

@@ -20,7 +20,7 @@ from sessionpools.client import (
     WaitTimeout,
 )
 from support.both_clients import Both
-from support.restapi import NODE, RestApi
+from support.restapi import NODE, Reply, RestApi
 
 SCRIPT = "print('adding')\nanswer = x + y\n"
 OUTPUTS = {"answer": float}
@@ -47,6 +47,36 @@ class TestServices:
         assert [each.label for each in await client.services.list()] == ["Score v1"]
         await client.services.delete("Score", "v1")
         assert await client.services.list() == []
+
+    async def test_a_replica_that_has_not_heard_of_it_yet_is_asked_again(self, client: Both, api: RestApi) -> None:
+        api.fail("GET /services/Add/v1", Reply(404, {"message": "there is no service"}))
+        api.fail("GET /services/Add/v1/pool/usage", Reply(404, {"message": "there is no pool"}))
+        await adding(client)
+        await client.pools.create_or_update("Add", "v1", 1, 1)
+        assert (await client.pools.wait_until_ready("Add", "v1", timeout=20)).status == "Success"
+
+    async def test_a_folder_that_no_body_holds_is_sent_file_by_file(
+        self, client: Both, api: RestApi, tmp_path: Path
+    ) -> None:
+        (tmp_path / "service.py").write_text("def predict(x):\n    return x + 1\n")
+        (tmp_path / "models").mkdir()
+        with (tmp_path / "models" / "large.bin").open("wb") as file:
+            file.truncate(33 << 20)
+        await client.services.publish("Large", "v1", tmp_path)
+        assert (await client.call("Large", "v1", x=1)).output() == 2
+        sent = {each.path.partition("/files/")[2]: len(each.body) for each in api.asked("PUT /sessions/.*")}
+        assert sent == {"service.py": len("def predict(x):\n    return x + 1\n"), "models/large.bin": 33 << 20}
+        assert (api.sessions, api.snapshots) == ({}, {})
+
+    async def test_what_was_sent_to_publish_is_removed_when_that_fails(
+        self, client: Both, api: RestApi, tmp_path: Path
+    ) -> None:
+        with (tmp_path / "large.py").open("wb") as file:
+            file.write(b"def predict(x): ...\n#" + b"#" * (33 << 20))
+        api.fail("POST /services/Large/v1", Reply(403, {"message": "exists"}))
+        with pytest.raises(Forbidden, match="exists"):
+            await client.services.publish("Large", "v1", tmp_path / "large.py")
+        assert (api.sessions, api.snapshots) == ({}, {})
 
     async def test_what_exists_is_not_published_again(self, client: Both) -> None:
         await adding(client)

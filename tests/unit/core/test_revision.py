@@ -74,7 +74,7 @@ def test_of_a_bundle_the_digest_counts_and_not_where_it_lies() -> None:
 
 
 def test_what_is_no_bundle_has_the_revision_that_it_had_before_there_were_any() -> None:
-    assert revision() == "REVISION"
+    assert revision() == "ddd6bc9776"
 
 
 def test_the_code_of_a_config_map_counts_by_its_bytes() -> None:

@@ -16,20 +16,26 @@ class Start(Protocol):
 
 
 @pytest.fixture
-def gateway() -> Iterator[Start]:
+def made() -> Iterator[Start]:
     """Makes gateways that are not started, and stops them after the test."""
-    made: list[Gateway] = []
+    all_of_them: list[Gateway] = []
 
     def make(*routes: Route, **settings: Any) -> Gateway:
-        made.append(Gateway(*routes, **settings))
-        return made[-1]
+        all_of_them.append(Gateway(*routes, **settings))
+        return all_of_them[-1]
 
     yield make
-    for one in made:
+    for one in all_of_them:
         one.stop()
 
 
 @pytest.fixture
-def start(gateway: Start) -> Start:
+def gateway(made: Start) -> Start:
+    """The same, for files without a gateway of their own."""
+    return made
+
+
+@pytest.fixture
+def start(made: Start) -> Start:
     """Starts gateways."""
-    return lambda *routes, **settings: gateway(*routes, **settings).start()
+    return lambda *routes, **settings: made(*routes, **settings).start()

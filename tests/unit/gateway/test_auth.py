@@ -114,6 +114,11 @@ def test_a_token_of_four_thousand_characters_is_no_trouble(gateway: Gateway) -> 
     passed(gateway, gateway.call(PATH, headers=bearer(token)))
 
 
+def test_a_time_that_is_a_text_counts_as_the_number_in_it(gateway: Gateway) -> None:
+    token = CURRENT.token(exp=str(now() + 60), nbf="long ago", iat=str(now()))
+    passed(gateway, gateway.call(PATH, headers=bearer(token)))
+
+
 # --- tokens that are not ----------------------------------------------------------------------------------------------
 
 
@@ -213,7 +218,8 @@ def tampered() -> str:
         (lambda: CURRENT.token(exp=10**30), "expired"),
         (lambda: CURRENT.token(nbf=now() + 120), "not-yet"),
         (lambda: CURRENT.token(iat=now() + 120), "not-yet"),
-        (lambda: CURRENT.token(nbf="tomorrow"), "not-yet"),
+        (lambda: CURRENT.token(exp=str(now() - 5)), "expired"),
+        (lambda: CURRENT.token(nbf=str(now() + 120)), "not-yet"),
         (lambda: CURRENT.token(iss="someone"), "issuer"),
         (lambda: CURRENT.token(iss="session-pools "), "issuer"),
         (lambda: CURRENT.token(iss=["session-pools"]), "issuer"),

@@ -108,6 +108,12 @@ def failed(gateway: Gateway, reply: Reply, status: int, *words: str) -> None:
     assert gateway.line(reply.headers["x-request-id"])["status"] == status
 
 
+def requests_under_way(gateway: Gateway) -> int:
+    """To the web API."""
+    rows = [line.split(",") for line in gateway.admin("show stat").splitlines()]
+    return next(int(row[4]) for row in rows if row[:2] == ["web", "BACKEND"])
+
+
 # --- where requests go ------------------------------------------------------------------------------------------------
 
 
@@ -274,9 +280,7 @@ def test_a_web_api_that_is_replaced_within_a_second_is_waited_for(start: Start) 
     gateway = start(route("Orphan", pool="", pool_uid=""), web=WebApi("127.0.0.1", port))
     with ThreadPoolExecutor(1) as executor:
         asked = executor.submit(gateway.call, "/services")
-        eventually(
-            lambda: any(row.startswith("web,") and ",0,1," in row for row in gateway.admin("show stat").split("\n"))
-        )
+        eventually(lambda: requests_under_way(gateway) == 1)
         with web_api(port):
             assert asked.result(10).status == 200
 

@@ -221,8 +221,8 @@ def test_a_server_that_stays_away_is_reported_within_the_start_timeout(start_bun
         url = away.url + "/b.tar.gz"
     pod = start_bundle(url, settings={"startTimeoutSeconds": 3}, ready=False)
     line = failed(pod)
-    assert line.startswith(f"BundleUnreachable: {url}: Connection refused after 2.4 s: ")
-    assert "startTimeoutSeconds" in line
+    assert line.startswith(f"BundleUnreachable: {url}: Connection refused when startTimeoutSeconds was over: ")
+    assert "or raise startTimeoutSeconds" in line
 
 
 @pytest.mark.parametrize("how", ["hangs", "trickles"])
@@ -233,7 +233,7 @@ def test_a_server_that_never_ends_is_reported_within_the_start_timeout(
     pod = start_bundle(server.has("/b", behaviour), settings={"startTimeoutSeconds": 3}, ready=False)
     line = failed(pod)
     assert line.startswith("BundleUnreachable: ")
-    assert "bytes had come after 2.4 s" in line
+    assert "bytes had come when startTimeoutSeconds was over" in line
 
 
 def test_a_pod_that_ends_while_it_fetches_leaves_no_process(start_bundle: Any, server: FileServer) -> None:
@@ -266,10 +266,10 @@ def test_a_bundle_that_takes_all_memory_to_read_is_refused(start_bundle: Any, se
 
 
 def hungry_zip() -> bytes:
-    """A million entries, all of them the same few bytes."""
+    """Hundreds of thousands of entries, all of them the same few bytes."""
     name = b"x"
     local = struct.pack("<4s5H3L2H", b"PK\x03\x04", 20, 0, 0, 0, 0, 0, 0, 0, len(name), 0) + name
     entry = struct.pack("<4s4B4H3L5H2L", b"PK\x01\x02", 20, 3, 20, 0, 0, 0, 0, 0, 0, 0, 0, len(name), 0, 0, 0, 0, 0, 0)
-    central = (entry + name) * 1_000_000
+    central = (entry + name) * 400_000
     end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, len(central), len(local), 0)
     return local + central + end

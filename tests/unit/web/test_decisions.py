@@ -1,4 +1,4 @@
-"""What the web API decides by itself: names, manifests, rows, references, settings, multipart bodies, bundles' texts."""
+"""What the web API decides by itself: names, manifests, rows, references, settings, multipart bodies, bundles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sessionpools.api.v1alpha1 import SessionPoolStatus, State
-from sessionpools.web.bundlefiles import Texts, unpacked
+from sessionpools.web.bundlefiles import PAUSE_SECONDS, Texts, unpacked
 from sessionpools.web.errors import BadRequest
 from sessionpools.web.multipart import file_part
 from sessionpools.web.objects import Published, check_key, new_service, object_name, updated_service
@@ -18,6 +18,7 @@ from sessionpools.web.poolrows import node_states
 from sessionpools.web.references import KEPT_SECONDS, References, remembered
 from sessionpools.web.settings import ENVIRONMENT, SettingsError, from_environment
 from sessionpools.web.store.bundles import Bundles
+from sessionpools.web.store.errors import StoreUnavailable
 from sessionpools.web.store.objects import ObjectStore
 from support.builders import node, pod, pool, target_of
 
@@ -153,6 +154,26 @@ async def test_the_texts_at_the_top_of_a_bundle_are_read_without_what_follows(tm
     assert await texts.of("0" * 64) == {}  # there is none
     async with unpacked(bundles, bundle.sha256) as found:
         assert {path: content.read_bytes() for path, content in found.items()} == files
+
+
+async def test_a_store_that_does_not_answer_is_left_alone_for_a_while() -> None:
+    asked = 0
+    now = 100.0
+
+    class Away:
+        async def stream(self, sha256: str) -> AsyncIterator[bytes]:
+            nonlocal asked
+            asked += 1
+            raise StoreUnavailable("away")
+            yield b""
+
+    texts = Texts(Away(), ("service_script.py",), lambda: now)
+    for _ in range(3):
+        assert await texts.of("0" * 64) == {}
+    assert asked == 1
+    now += PAUSE_SECONDS
+    assert await texts.of("0" * 64) == {}
+    assert asked == 2
 
 
 # --- multipart bodies -------------------------------------------------------------------------------------------------

@@ -2,8 +2,9 @@
 reads of the answers.
 
 The bytes are those that `requests` makes of what the client hands it, in the order of its deploy, consume and redeploy:
-session, workspace objects, snapshot, publish, close, delete, get. The client itself runs against a cluster in
-tests/e2e.
+session, workspace objects, snapshot, publish, close, delete, get. Its published unit tests ask no server: mocks answer
+all their requests. What those mocks answer is what these tests hold of our answers; the tests themselves are run
+against our client.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from support.web import ADMIN_PASSWORD, WebWorld
 
 # What its HttpClient sets for all requests, and requests itself.
 HEADERS = {
-    "User-Agent": "python-requests/2.18.4",
+    "User-Agent": "azureml-model-management-sdk/1.0.1b6.post1/python",
     "Accept-Encoding": "gzip, deflate",
     "Accept": "application/json",
     "Connection": "keep-alive",
@@ -35,11 +36,8 @@ PUBLISH = (
     b'"outputParameterDefinitions": [{"name": "answer", "type": "numeric"}], "runtimeType": "Python", '
     b'"initCode": "' + INIT + b'", "outputFileNames": ["histogram.png"]}'
 )
-# Inputs, outputs and artifacts that are not named are left out of an update; code that is not, is null.
-PATCH = (
-    b'{"snapshotId": "%s", "code": null, "description": "new text", "operationId": null, "runtimeType": "Python", '
-    b'"initCode": null}'
-)
+# Of an update, what is not named is left out; the snapshot never is.
+PATCH = b'{"snapshotId": "%s", "description": "new text", "runtimeType": "Python"}'
 
 
 @pytest.fixture
@@ -67,8 +65,7 @@ async def client(world: WebWorld) -> httpx.AsyncClient:
 
 async def authored(client: httpx.AsyncClient, **objects: bytes) -> tuple[str, str]:
     """Session and snapshot."""
-    body = b'{"name": null, "snapshotId": null, "runtimeType": "Python"}'
-    session = (await client.post("/sessions", content=body)).json().get("sessionId")
+    session = (await client.post("/sessions", content=b'{"runtimeType": "Python"}')).json().get("sessionId")
     for name, content in objects.items():
         headers = {"Content-Type": "application/octet-stream"}
         answer = await client.post(f"/sessions/{session}/workspace/{name}", content=content, headers=headers)

@@ -1,6 +1,6 @@
 """/openapi.json says what is true: schemathesis sends each operation what its description allows, and what it does not.
 
-Each answer must be described: its status, its content type, its schema; and no request may end in a fault of the server.
+Each answer must be described: status, content type, schema. No request may end in a fault of the server.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ async def test_updates_at_once_all_take_effect(world: WebWorld) -> None:
     one, other = await clients(world)
     await one.post("/services/Score/v1", json=SCRIPT)
     changes = [{"description": "new"}, {"operationId": "plus"}, {"outputFileNames": ["a.png"]}, {"modules": ["math"]}]
-    await until(lambda: world._replicas[1].parts.cluster.service("Score", "v1"), "the other knows it")
+    await until(lambda: world.replicas[1].parts.cluster.service("Score", "v1"), "the other knows it")
     answers = await asyncio.gather(
         *(client.patch("/services/Score/v1", json=body) for client, body in zip([one, other] * 2, changes, strict=True))
     )
@@ -84,7 +84,7 @@ async def test_updates_at_once_all_take_effect(world: WebWorld) -> None:
 async def test_of_two_who_change_the_code_at_once_none_undoes_half_of_the_other(world: WebWorld) -> None:
     one, other = await clients(world)
     await one.post("/services/Score/v1", json=SCRIPT)
-    await until(lambda: world._replicas[1].parts.cluster.service("Score", "v1"), "the other knows it")
+    await until(lambda: world.replicas[1].parts.cluster.service("Score", "v1"), "the other knows it")
     answers = await asyncio.gather(
         one.patch("/services/Score/v1", json={"code": "answer = 2 * x"}),
         other.patch("/services/Score/v1", json={"initCode": "offset = 5"}),
@@ -99,7 +99,7 @@ async def test_of_two_who_change_the_code_at_once_none_undoes_half_of_the_other(
 async def test_of_many_who_make_the_pool_all_are_told_that_it_is_there(world: WebWorld) -> None:
     one, other = await clients(world)
     await one.post("/services/Score/v1", json=SCRIPT)
-    await until(lambda: world._replicas[1].parts.cluster.service("Score", "v1"), "the other knows it")
+    await until(lambda: world.replicas[1].parts.cluster.service("Score", "v1"), "the other knows it")
     answers = await asyncio.gather(
         *(
             client.post("/services/Score/v1/pool", json={"InitialPoolSize": 1, "MaxPoolSize": number + 1})
@@ -140,6 +140,10 @@ async def test_a_storm_of_publications_and_deletions_leaves_what_the_last_ones_s
     assert codes.keys() <= {200, 201, 403, 404, 409}, codes
     keys = [(service["spec"]["name"], service["spec"]["version"]) for service in world.services()]
     assert len(keys) == len(set(keys))
+    there = {name for name, _ in keys}
+    for replica in world.replicas:
+        known = replica.parts.cluster
+        await until(lambda: {each.spec.name for each in known.services()} == there, "the replica knows")  # noqa: B023
     for name in names:
         await one.delete(f"/services/{name}/v1")
         await one.delete(f"/services/{name}/v1/pool")

@@ -249,7 +249,7 @@ async def test_inputs_and_outputs_are_the_running_services_where_none_are_declar
         if await shown():
             break
     # a type that Machine Learning Server does not know would be an error to its client
-    assert await shown() == [{"name": "x", "type": "numeric"}, {"name": "more", "type": "data.frame"}]
+    assert await shown() == [{"name": "x", "type": "numeric"}, {"name": "more", "type": "character"}]
 
 
 @pytest.mark.parametrize(

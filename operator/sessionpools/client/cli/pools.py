@@ -1,5 +1,6 @@
 """pools list|show|set|delete, usage."""
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 
@@ -27,20 +28,30 @@ app = group("The dedicated pools: warm sessions of one web service on every comp
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Follow it until it is so, with every change.")]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds that --watch lasts at most.", min=0)]
 
+_LOOK_SECONDS = 2.0  # between two looks at all pools, a request each
 _POOL_COLUMNS = ("NAME", "VERSION", "STATUS", "READY", "DESIRED", "INITIAL", "MAX", "NODES", "WHY")
 _NODE_COLUMNS = ("NODE", "STATUS", "READY", "DESIRED", "BUSY", "IDLE", "STARTING", "GROWN", "WHY")
 _USAGE_COLUMNS = ("NAME", "VERSION", "NODE", "BUSY", "IDLE", "STARTING", "GROWN", "QUEUED", "WAIT P50", "WAIT P99")
 
 
 @app.command("list")
-def list_pools(url: Url = "", output: OutputOption = Output.TABLE) -> None:
+def list_pools(
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow them, until it is interrupted.")] = False,
+    url: Url = "",
+    output: OutputOption = Output.TABLE,
+) -> None:
     """All pools, and why those are not ready that are not."""
     with connect(url) as client:
+        if watch:
+            with following(lambda pools: "\n".join(map(_line, pools)), _pools) as tell:
+                while True:
+                    tell(client.pools.list())
+                    time.sleep(_LOOK_SECONDS)
         found = client.pools.list()
     if output is Output.JSON:
         write_json(found)
     else:
-        write_rows(Rows(_POOL_COLUMNS, [_pool_row(pool) for pool in found]))
+        write_rows(_pools(found))
 
 
 @app.command()
@@ -147,6 +158,10 @@ def _line(pool: PoolUsage) -> str:
 def _why(pool: PoolUsage) -> str:
     slow = next((node for node in pool.nodes if node.message), None)
     return f"{slow.node}: {slow.message}" if slow else ""
+
+
+def _pools(pools: Sequence[PoolUsage]) -> Rows:
+    return Rows(_POOL_COLUMNS, [_pool_row(pool) for pool in pools])
 
 
 def _pool_row(pool: PoolUsage) -> tuple[str, ...]:

@@ -53,9 +53,6 @@ class Batches:
             raise AnswerInvalid(f"{request}: the answer is no object")
         results = body.get("batchExecutionResults") or []
         numbered = [{"index": place, **result} for place, result in enumerate(results) if isinstance(result, dict)]
-        for result in numbered:
-            result["outputParameters"] = result.get("outputParameters") or {}
-            result["outputFiles"] = result.get("outputFiles") or {}
         return read(BatchStatus, {**body, "batch": batch.model_dump(), "results": numbered}, str(request))
 
     def wait(

@@ -56,8 +56,6 @@ class Calls:
                 f"{request}: the answer is not that of a session: is this the address of Session Pools?"
             )
         answer["requestId"] = response.headers.get("x-request-id", "")
-        answer["outputFiles"] = answer.get("outputFiles") or {}
-        answer["outputParameters"] = answer.get("outputParameters") or {}
         result = read(CallResult, answer, str(request))
         if not result.success:
             raise CallFailed(f"{name} {version}: {result.error or 'the call failed'}", result)

@@ -48,7 +48,10 @@ class Pools:
 
     def usage(self, name: str, version: str) -> Flow[PoolUsage]:
         """What its sessions do, on each node, how many calls wait, and why it is not ready. Raises NotFound."""
-        request = Request("GET", path_of("services", name, version, "pool", "usage"))
+        return (yield from self._usage(name, version))
+
+    def _usage(self, name: str, version: str, *, fresh: bool = False) -> Flow[PoolUsage]:
+        request = Request("GET", path_of("services", name, version, "pool", "usage"), fresh=fresh)
         response = yield from self._link.exchange(request)
         return read(PoolUsage, response.json(), str(request))
 
@@ -88,7 +91,7 @@ class Pools:
 
         return (
             yield from until(
-                lambda: self.usage(name, version),
+                lambda: self._usage(name, version, fresh=True),
                 ready,
                 timeout=timeout,
                 clock=clock,

@@ -1,17 +1,24 @@
 """Web services: list, get, publish, update, delete."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from __future__ import annotations
 
-from sessionpools.client.errors import InputInvalid, NotFound
+import base64
+import contextlib
+from collections.abc import Callable, Mapping, MutableSequence, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypedDict, Unpack
+
+from sessionpools.client.errors import AnswerInvalid, InputInvalid, NotFound, SessionPoolsError
 from sessionpools.client.exchange import Flow, Link
 from sessionpools.client.models import Service, read
 from sessionpools.client.sources import definitions, source_of
 from sessionpools.client.values import encode_inputs
-from sessionpools.client.wire import UPLOAD_SECONDS, Repeat, Request, Timeout, path_of, post_json, with_json
+from sessionpools.client.wire import UPLOAD_SECONDS, Repeat, Request, Response, Timeout, path_of, post_json, with_json
 
 __all__ = ["Publication", "Services"]
+
+_INLINE_BYTES: Final = 32 << 20  # of files in the body: JSON has 64 MiB at most, and base64 takes a third more
 
 
 class Publication(TypedDict, total=False):
@@ -58,7 +65,10 @@ class Services:
 
     def get(self, name: str, version: str = "") -> Flow[Service]:
         """One version; without `version` the last in the list, as Machine Learning Server has it. Raises NotFound."""
-        request = Request("GET", path_of("services", name, *([version] if version else [])))
+        return (yield from self._get(name, version))
+
+    def _get(self, name: str, version: str, *, fresh: bool = False) -> Flow[Service]:
+        request = Request("GET", path_of("services", name, *([version] if version else [])), fresh=fresh)
         response = yield from self._link.exchange(request)
         body = response.json()
         found = read(list[Service], body if isinstance(body, list) else [body], str(request))
@@ -74,11 +84,8 @@ class Services:
 
         Raises InputInvalid, before anything is sent, and Forbidden when the version exists: `update` changes it.
         """
-        request = post_json(
-            path_of("services", name, version), _body(code, more), timeout=Timeout(answer=UPLOAD_SECONDS)
-        )
-        yield from self._link.exchange(request)
-        return (yield from self.get(name, version))
+        yield from self._write("POST", name, version, _publication(code, more))
+        return (yield from self._get(name, version, fresh=True))
 
     def update(
         self,
@@ -95,18 +102,10 @@ class Services:
 
         Raises Conflict where something else manages it, NotFound, Forbidden (somebody else's), InputInvalid.
         """
-        body = _body(code, more)
-        if not body:
+        publication = _publication(code, more)
+        if not publication.body:
             raise InputInvalid(f"{name} {version}: there is nothing to update: give code or another field")
-        request = with_json(
-            "PATCH",
-            path_of("services", name, version),
-            body,
-            params=_forced(force),
-            repeat=Repeat.UNSEEN,
-            timeout=Timeout(answer=UPLOAD_SECONDS),
-        )
-        yield from self._link.exchange(request)
+        yield from self._write("PATCH", name, version, publication, force)
         return (yield from self.get(name, version))
 
     def delete(self, name: str, version: str, *, force: bool = False) -> Flow[None]:
@@ -117,20 +116,74 @@ class Services:
         request = Request("DELETE", path_of("services", name, version), _forced(force), gone_is_done=True)
         yield from self._link.exchange(request)
 
+    def _write(
+        self, method: str, name: str, version: str, publication: _Publication, force: bool = False
+    ) -> Flow[None]:
+        body, files = publication.body, publication.files
+        path, timeout = path_of("services", name, version), Timeout(answer=UPLOAD_SECONDS)
+        fields: dict[str, Any] = {"params": _forced(force), "repeat": Repeat.UNSEEN, "timeout": timeout}
+        if sum(map(len, files.values())) <= _INLINE_BYTES:
+            encoded = {place: base64.b64encode(content).decode() for place, content in files.items()}
+            yield from self._link.exchange(
+                with_json(method, path, {**body, **({"files": encoded} if encoded else {})}, **fields)
+            )
+            return
+        made: list[tuple[str, str]] = []  # what is there to publish from; it would expire by itself
+        try:
+            snapshot = yield from self._snapshot(files, made)
+            yield from self._link.exchange(with_json(method, path, {**body, "snapshotId": snapshot}, **fields))
+        except SessionPoolsError:
+            yield from self._forget(made)
+            raise
+        yield from self._forget(made)
+
+    def _snapshot(self, files: Mapping[str, bytes], made: MutableSequence[tuple[str, str]]) -> Flow[str]:
+        """The id of a snapshot with these files, each sent by itself; `made` gets what there is to be removed."""
+        timeout = Timeout(answer=UPLOAD_SECONDS)
+        session = _id((yield from self._link.exchange(post_json("/sessions", {"runtimeType": "Python"}))), "sessionId")
+        made.append(("sessions", session))
+        for place, content in files.items():
+            path = path_of("sessions", session, "files", *place.split("/"))
+            yield from self._link.exchange(
+                Request("PUT", path, body=content, content_type="application/octet-stream", timeout=timeout)
+            )
+        taken = yield from self._link.exchange(post_json(path_of("sessions", session, "snapshot"), {}, timeout=timeout))
+        made.append(("snapshots", _id(taken, "snapshotId")))
+        return made[-1][1]
+
+    def _forget(self, made: Sequence[tuple[str, str]]) -> Flow[None]:
+        for kind, name in reversed(made):
+            with contextlib.suppress(SessionPoolsError):  # it expires
+                yield from self._link.exchange(Request("DELETE", path_of(kind, name), gone_is_done=True))
+
+
+@dataclass(frozen=True, slots=True)
+class _Publication:
+    body: Mapping[str, Any]
+    files: Mapping[str, bytes]
+
 
 def _forced(force: bool) -> dict[str, str]:
     return {"force": "true"} if force else {}
 
 
-def _body(code: Callable[..., Any] | Path | str | None, more: Publication) -> dict[str, Any]:
+def _id(response: Response, field: str) -> str:
+    body = response.json()
+    found = body.get(field) if isinstance(body, dict) else None
+    if not isinstance(found, str) or not found:
+        raise AnswerInvalid(f"{response.request}: the answer has no {field}")
+    return found
+
+
+def _publication(code: Callable[..., Any] | Path | str | None, more: Publication) -> _Publication:
     if unknown := more.keys() - Publication.__annotations__.keys():
         raise InputInvalid(f"{sorted(unknown)[0]!r} is no field of a publication: see Publication for those there are")
     script, entrypoint, init = more.get("script", False), more.get("entrypoint", ""), more.get("init", "")
-    fields: dict[str, Any] = {}
+    fields: dict[str, Any] = {"entrypoint": entrypoint} if entrypoint else {}
+    files: Mapping[str, bytes] = {}
     if code is not None:
-        fields = {**source_of(code, entrypoint=entrypoint, script=script).fields, "runtimeType": "Python"}
-    elif entrypoint:
-        fields = {"entrypoint": entrypoint}
+        source = source_of(code, entrypoint=entrypoint, script=script)
+        fields, files = {**source.fields, "runtimeType": "Python"}, source.files
     said = {
         "initCode" if script else "init": init or None,
         "inputParameterDefinitions": definitions(more.get("inputs"), "input"),
@@ -141,4 +194,4 @@ def _body(code: Callable[..., Any] | Path | str | None, more: Publication) -> di
         "description": more.get("description"),
         "operationId": more.get("alias"),
     }
-    return {**fields, **{name: value for name, value in said.items() if value is not None}}
+    return _Publication({**fields, **{name: value for name, value in said.items() if value is not None}}, files)

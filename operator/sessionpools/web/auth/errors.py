@@ -1,20 +1,23 @@
 """How authentication and authorization fail. Every error has the status code of the answer that it becomes.
 
-AuthError
-├── TokenError           401  the access token is not believed
-│   ├── Malformed             it is no token of ours: not a JWT, or a claim is missing or of the wrong type
-│   ├── UnknownKey            the key that it names is not, or no longer, one of ours
-│   ├── Forged                the signature, or the algorithm, is wrong
-│   ├── WrongIssuer           someone else's token
-│   ├── WrongAudience         a token for something else
-│   ├── NotYet                from the future: somebody's clock is wrong
-│   └── Expired               its hour is over: use the refresh token
-├── LoginRefused         401  user name or password is wrong; which of them is not said
-├── RefreshRefused       401  the refresh token is unknown, used, expired or revoked: log in again
-├── TooManyAttempts      429  come again after `retry_after` seconds
-├── Denied               403  the role does not suffice; the message names the one that does
-├── KeysUnavailable      503  there is no key to sign with, as the API server was never reached
-└── UsersFileError       500  the users file says something impossible; the message names line, user and field
+    AuthError
+    ├── TokenError           401  the access token is not believed
+    │   ├── Malformed             it is no token of ours: not a JWT, or a claim is missing or of the wrong type
+    │   ├── UnknownKey            the key that it names is not, or no longer, one of ours
+    │   ├── Forged                the signature, or the algorithm, is wrong
+    │   ├── WrongIssuer           someone else's token
+    │   ├── WrongAudience         a token for something else
+    │   ├── NotYet                from the future: somebody's clock is wrong
+    │   └── Expired               its hour is over: use the refresh token
+    ├── LoginRefused         401  user name or password is wrong; which of them is not said
+    ├── RefreshRefused       401  the refresh token is unknown, used, expired or revoked: log in again
+    ├── TooManyAttempts      429  come again after `retry_after` seconds
+    ├── Denied               403  the role does not suffice; the message names the one that does
+    ├── KeysUnavailable      503  there is no key to sign with, as the API server was never reached
+    ├── UsersUnavailable     503  who there is is not known, as the users file could not be read since the start
+    └── UsersFileError       500  the users file says something impossible; the message names line, user and field
+
+What the store fails with (`web.store.errors`) is not turned into one of these.
 """
 
 # ruff: noqa: N818  (errors are named after the answers that they become)
@@ -36,6 +39,7 @@ __all__ = [
     "TooManyAttempts",
     "UnknownKey",
     "UsersFileError",
+    "UsersUnavailable",
     "WrongAudience",
     "WrongIssuer",
 ]
@@ -120,6 +124,13 @@ class Denied(AuthError):
 
 class KeysUnavailable(AuthError):
     status = 503
+
+
+class UsersUnavailable(AuthError):
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__("the users can not be read at this moment: the web API's log says why")
 
 
 class UsersFileError(AuthError):

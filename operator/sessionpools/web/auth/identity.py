@@ -71,6 +71,8 @@ Credentials = PasswordCredentials  # another form is added with `|`
 
 
 class IdentitySource(Protocol):
+    """Both methods raise UsersUnavailable when they do not know: nobody is locked out for that."""
+
     async def authenticate(self, credentials: Credentials) -> Identity | None:
         """Who has these credentials; None if nobody has. Takes as long for a user that does not exist."""
         ...

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from sessionpools.web.auth import audit, tokens
 from sessionpools.web.auth.audit import Caller, Outcome
-from sessionpools.web.auth.errors import AuthError, LoginRefused, TooManyAttempts
+from sessionpools.web.auth.errors import AuthError, LoginRefused
 from sessionpools.web.auth.identity import ANONYMOUS, Credentials, Identity, IdentitySource, Principal
 from sessionpools.web.auth.keystore import KeyRing
 from sessionpools.web.auth.limits import LoginLimit
@@ -37,11 +37,11 @@ class Authentication(Protocol):
         ...
 
     async def login(self, credentials: Credentials, caller: Caller) -> LoginAnswer:
-        """POST /login. Raises LoginRefused, TooManyAttempts, KeysUnavailable."""
+        """POST /login. Raises LoginRefused, TooManyAttempts, KeysUnavailable, UsersUnavailable."""
         ...
 
     async def refresh(self, refresh_token: str, caller: Caller) -> LoginAnswer:
-        """POST /login/refreshToken. Raises RefreshRefused, KeysUnavailable, StoreUnavailable."""
+        """POST /login/refreshToken. Raises RefreshRefused, KeysUnavailable, UsersUnavailable, StoreUnavailable."""
         ...
 
     async def revoke(self, refresh_token: str, caller: Caller) -> None:
@@ -85,10 +85,9 @@ class Logins:
         try:
             identity = await self._authenticated(credentials, caller)
         except AuthError as error:
-            known = await self._source.find(credentials.username)
-            who = known.principal if known else None
-            reason = str(error) if who else f"{error}: no such user"
-            audit.record(caller, who, "login", "User", outcome=_outcome(error), reason=reason)
+            who = await self._whose(credentials.username)
+            unknown = ": no such user" if who is None and isinstance(error, LoginRefused) else ""
+            audit.record(caller, who, "login", "User", outcome=_outcome(error), reason=f"{error}{unknown}")
             raise
         try:
             refresh_token = await self._refresh_tokens.issue(identity)
@@ -104,13 +103,21 @@ class Logins:
         attempt = self._limit.admit(credentials.username, caller.address)
         try:
             identity = await self._source.authenticate(credentials)
-        except TooManyAttempts:  # the password was not looked at
+        except AuthError:  # the password was not looked at
             self._limit.forget(attempt)
             raise
         if identity is None:
             raise LoginRefused
         self._limit.succeeded(attempt)
         return identity
+
+    async def _whose(self, name: str) -> Principal | None:
+        """For the audit log, which names only those that there are."""
+        try:
+            identity = await self._source.find(name)
+        except AuthError:
+            return None
+        return identity.principal if identity else None
 
     async def refresh(self, refresh_token: str, caller: Caller) -> LoginAnswer:
         self._keys.signing_key()  # before the token is used up

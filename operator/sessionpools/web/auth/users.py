@@ -7,8 +7,9 @@ YAML list:
       passwordHash: $argon2id$v=19$m=65536,t=3,p=4$...      # made by `sessionpools hash-password`
       role: Contributor                                     # Owner, Contributor or Reader
 
-A new file that says something impossible is logged, with line, user and field, and the last good one holds. A file that
-is gone holds nobody: who takes it away means that.
+A new file that says something impossible is logged, with line, user and field, and the last good one holds. Where there
+is none, after a restart, nobody is said to be gone: UsersUnavailable. A file that is not there holds nobody: who takes
+it away means that.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from typing import Annotated, Final
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from sessionpools.web.auth.errors import UsersFileError
+from sessionpools.core.passwords import SALT_BYTES, hash_password, problem_with_hash
+from sessionpools.web.auth.errors import UsersFileError, UsersUnavailable
 from sessionpools.web.auth.identity import ADMIN, ANONYMOUS, Credentials, Identity, Role
-from sessionpools.web.auth.passwords import Passwords, hash_password, problem_with_hash
+from sessionpools.web.auth.passwords import Passwords
 
 __all__ = ["LocalUsers", "User", "parse_users"]
 
@@ -34,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 _BYTES_AT_MOST: Final = 2**20  # a Secret holds no more
 # The stamp of admin has to be the same in every replica and after each start, so the salt of its hash is no secret.
-_ADMIN_SALT: Final = hashlib.sha256(b"session-pools admin").digest()[:16]
+_ADMIN_SALT: Final = hashlib.sha256(b"session-pools admin").digest()[:SALT_BYTES]
 
 
 def _name(name: str) -> str:
@@ -65,17 +67,15 @@ _USERS: Final = TypeAdapter(list[User])
 
 def parse_users(text: str, file: str = "users.yaml") -> dict[str, User]:
     """The users by name. Raises UsersFileError with every problem there is, a line each; none quotes a value."""
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         content = [] if root is None else loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UsersFileError(f"{file}{line}: this is not YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError) as error:  # an unprintable character, a date of no calendar
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # unprintable, a date of no calendar, nested too deep
         raise UsersFileError(f"{file}: this is not YAML ({type(error).__name__})") from None
-    finally:
-        loader.dispose()
     if root is None or content is None:
         return {}
     try:
@@ -156,14 +156,16 @@ class _File:
 
 
 class LocalUsers:
-    """An `IdentitySource` of two files; `users` is left out where there is nobody but admin."""
+    """An `IdentitySource` of two files; `users` is left out where there is nobody but admin. Its methods raise
+    UsersUnavailable, and TooManyAttempts (passwords.py)."""
 
     def __init__(self, passwords: Passwords, *, admin_password: Path, users: Path | None = None) -> None:
         self._passwords = passwords
         self._admin_file = _File(admin_password)
         self._users_file = None if users is None else _File(users)
-        self._admin: _Known | None = None
-        self._users: Mapping[str, _Known] = {}
+        # What the files say, by name; None until one was read for the first time.
+        self._admin: Mapping[str, _Known] | None = None
+        self._users: Mapping[str, _Known] | None = {} if users is None else None
         self._reading = asyncio.Lock()
 
     async def authenticate(self, credentials: Credentials) -> Identity | None:
@@ -181,7 +183,10 @@ class LocalUsers:
                 await asyncio.to_thread(self._read_admin)  # hashes: 0.1 s
             if self._users_file is not None and self._users_file.changed():
                 await asyncio.to_thread(self._read_users, self._users_file)
-        return self._admin if name == ADMIN else self._users.get(name)
+        known = self._admin if name == ADMIN else self._users
+        if known is None:
+            raise UsersUnavailable
+        return known.get(name)
 
     def _read_admin(self) -> None:
         file = self._admin_file
@@ -190,10 +195,10 @@ class LocalUsers:
             # `kubectl create secret --from-file` keeps the newline that an editor ends a file with.
             password = (text or "").removesuffix("\n").removesuffix("\r")
             if not password:
-                self._admin = None
+                self._admin = {}
                 _log.warning("admin has no password and can not log in", extra={"file": str(file.path)})
                 return
-            self._admin = _known(ADMIN, Role.OWNER, hash_password(password, salt=_ADMIN_SALT))
+            self._admin = {ADMIN: _known(ADMIN, Role.OWNER, hash_password(password, _ADMIN_SALT))}
         except (UsersFileError, ValueError) as error:
             _log.error("admin's password not read: the last one holds", extra={"error": str(error)})
             return

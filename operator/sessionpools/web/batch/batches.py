@@ -56,6 +56,9 @@ _DRAIN_SECONDS: Final = 20.0  # for calls under way when the replica ends: Kuber
 _TRIES: Final = 20
 
 
+Names = list[str]  # for signatures in a class that has a method `list`
+
+
 @dataclass(frozen=True, slots=True)
 class BatchStatus:
     """What a poll gives. Each of `results` is a JSON object of an item that is done, in the items' order:
@@ -114,7 +117,7 @@ class Batches:
         self._news.set()
         return state.id
 
-    async def list(self, service: Service, owner: str | None) -> list[str]:
+    async def list(self, service: Service, owner: str | None) -> Names:
         """Ids of the service's batches, until they expire; those written last come last."""
         found = []
         async for entry in self._store.list(f"{STATES}/{service_digest(service)}"):
@@ -127,7 +130,7 @@ class Batches:
         """How far a batch is; with its results when it is complete, or with those there are if `partial`."""
         for _ in range(_TRIES):
             state, tail, _ = await self._read(await self._place(service, batch_id, owner))
-            results: list[bytes] = []
+            results: Sequence[bytes] = []
             if partial or state.finished:
                 try:
                     results = await self._results(state, tail)
@@ -150,7 +153,7 @@ class Batches:
             self._runs[batch_id][0].lose()
         await self._remove(state)
 
-    async def files(self, service: Service, batch_id: str, owner: str | None, index: int) -> list[str]:
+    async def files(self, service: Service, batch_id: str, owner: str | None, index: int) -> Names:
         """Names of the output files that an item has written. Raises NotFound for an item that there is not."""
         place = await self._place(service, batch_id, owner)
         state, _, _ = await self._read(place)
@@ -180,6 +183,8 @@ class Batches:
                     await self._scan(gateway)
                 except StoreError as error:
                     _log.warning("batches not looked at", extra={"error": str(error)})
+                except Exception:  # a record that can't be read must not end the web API
+                    _log.exception("batches not looked at")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._news.wait(), min(_SCAN_SECONDS, self._lease_seconds / 3))
                 self._news.clear()
@@ -239,7 +244,14 @@ class Batches:
         ours = states.taken(state, self._holder)
         with contextlib.suppress(Changed):
             version = await self._store.update(place.state_key, ours.dump(tail), stored.version)
-            run = Run(self._store, gateway, (ours, tail, version), now=self._now, clock=self._clock)
+            run = Run(
+                self._store,
+                gateway,
+                (ours, tail, version),
+                renew_seconds=self._lease_seconds / 3,  # two may fail
+                now=self._now,
+                clock=self._clock,
+            )
             self._runs[state.id] = (run, asyncio.create_task(self._work(run)))
         return None
 
@@ -250,6 +262,8 @@ class Batches:
                 await self._close(run.state)
         except StoreError as error:
             _log.warning("batch left", extra={"batch": run.state.id, "error": str(error)})
+        except Exception:
+            _log.exception("batch left", extra={"batch": run.state.id})
         finally:
             self._runs.pop(run.state.id, None)
             self._news.set()
@@ -302,7 +316,7 @@ class Batches:
             raise _missing(place.id)
         return state, tail, stored.version
 
-    async def _results(self, state: State, tail: bytes) -> list[bytes]:
+    async def _results(self, state: State, tail: bytes) -> Sequence[bytes]:
         place = Place.of_state(state)
         by_item = {
             item: orjson.dumps({"index": item, **failure(text)}) for item, text in states.without_result(state).items()
@@ -312,9 +326,9 @@ class Batches:
         _add_lines(by_item, tail)
         return [by_item[item] for item in sorted(by_item)]
 
-    async def _file_names(self, place: Place, index: int) -> list[str]:
+    async def _file_names(self, place: Place, index: int) -> Names:
         try:
-            names: list[str] = orjson.loads((await self._store.get(place.file_names_key(index))).data)
+            names: Names = orjson.loads((await self._store.get(place.file_names_key(index))).data)
         except NotFound:
             return []
         return names

@@ -144,10 +144,14 @@ class Gateway:
         await self._client.aclose()
 
     async def call(self, service: Service, owner: str, request_id: str, item: bytes) -> Ran | NotRun:
-        """Make one call. Never raises but for what `headers` raises, before anything is sent."""
+        """Make one call. Raises nothing on purpose."""
         path = "/".join(quote(part, safe="") for part in (service.namespace, "api", service.name, service.version))
+        try:
+            login = await self._headers(service, owner)
+        except Exception as error:  # whatever it is: nothing was sent
+            return NotRun(_RETRY_SECONDS, f"the call has no token: {error or type(error).__name__}")
         headers = {
-            **await self._headers(service, owner),
+            **login,
             "Content-Type": "application/json",
             "Accept-Encoding": "identity",
             "X-Request-Id": request_id,

@@ -28,11 +28,10 @@ from sessionpools.web.batch.state import Progress, State
 from sessionpools.web.store.errors import Changed, StoreUnavailable
 from sessionpools.web.store.objects import ObjectStore, Version
 
-__all__ = ["MAX_RESULT_BYTES", "RENEW_SECONDS", "Run"]
+__all__ = ["MAX_RESULT_BYTES", "Run"]
 
 _log = logging.getLogger(__name__)
 
-RENEW_SECONDS: Final = 10.0  # a third of a lease: two may fail
 _FLUSH_SECONDS: Final = 1.0  # how long results wait for others: what a crash makes of them is "unknown"
 _CLAIM_SECONDS: Final = 0.1  # between two writes for items while other calls are under way
 _TAIL_BYTES: Final = 64 << 10  # results behind the record, which each write repeats
@@ -53,6 +52,7 @@ class Run:
         gateway: Gateway,
         taken: tuple[State, bytes, Version],
         *,
+        renew_seconds: float,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -60,13 +60,14 @@ class Run:
         self.place = Place.of_state(self.state)
         self._store = store
         self._gateway = gateway
+        self._renew_seconds = renew_seconds
         self._now = now
         self._clock = clock
         self._items: list[bytes] = []
         self._queue: asyncio.Queue[int] = asyncio.Queue()  # claimed, and not begun
         self._results: dict[int, bytes] = {}  # since the last write
         self._returned: set[int] = set()
-        self._idle = self._paused = self._busy = 0  # workers
+        self._workers = self._idle = self._paused = self._busy = 0
         self._changed = asyncio.Event()
         self._pending_bytes = 0  # of the results since the last write
         self._stopping = self._abandoned = self._lost = False
@@ -80,11 +81,10 @@ class Run:
         """Make the calls. Raises nothing on purpose; what it could not write, another finds as lost."""
         data = (await self._persist(lambda: self._store.get(self.place.items_key))).data
         self._items = data.split(b"\n")
-        count = min(self.state.parallel, max(self.state.waiting, 1))
-        workers = [asyncio.create_task(self._worker()) for _ in range(count)]
-        self._idle = count  # each will say when it no longer is
+        self._workers = self._idle = min(self.state.parallel, max(self.state.waiting, 1))
+        workers = [asyncio.create_task(self._worker()) for _ in range(self._workers)]
         try:
-            await self._keep(count)
+            await self._keep()
             if self._lost:  # calls under way are not cut off: that would end their sessions
                 self._drop_queue()
                 while self._busy:
@@ -111,17 +111,18 @@ class Run:
 
     # --- the writer -------------------------------------------------------------------------------------------------
 
-    async def _keep(self, workers: int) -> None:
+    async def _keep(self) -> None:
         while not self._lost:
             await self._wait(self._due() - self._clock())
             if self._lost or self._due() > self._clock():
                 continue
             try:
-                await self._write(workers)
+                await self._write()
                 if states.done(self.state) or (self._over and not self.state.claimed):
                     await self._commit(states.finished(self.state, self._now()), self._tail)
                     return
-                if self._stopping and (not self._busy or self._abandoned):
+                unwritten = self._results or self._returned or not self._queue.empty()
+                if self._stopping and not unwritten and (not self._busy or self._abandoned):
                     await self._commit(states.released(self.state), self._tail)
                     return
             except Changed:
@@ -141,21 +142,25 @@ class Run:
             return self._written_at + (_CLAIM_SECONDS if self._busy else 0.0)
         if self._results or self._returned:
             return self._written_at + _FLUSH_SECONDS
-        return self._written_at + RENEW_SECONDS
+        return self._written_at + self._renew_seconds
 
     def _settles_all(self) -> bool:
         return len(self._results) == len(self.state.claimed) and (not self.state.waiting or self._over)
 
+    @property
+    def _halted(self) -> bool:
+        """Whether no worker will take an item soon."""
+        return self._stopping or self._over or self._paused == self._workers
+
     def _wanted(self) -> int:
-        if self._stopping or self._over or not self.state.waiting + len(self._returned):
+        if self._halted or not self.state.waiting + len(self._returned):
             return 0
         return states.claim_count(self._idle, self._queue.qsize(), self._per_second)
 
-    async def _write(self, workers: int) -> None:
-        surplus = self._measured_surplus(workers)
-        wanted = self._wanted()
-        if self._stopping or self._over or self._paused == workers or surplus:  # nobody will take them soon
+    async def _write(self) -> None:
+        if self._measured_surplus() or self._halted:
             self._drop_queue()
+        wanted = self._wanted()
         results, self._results, self._pending_bytes = self._results, {}, 0
         returned, self._returned = self._returned, set()
         lines = b"".join(results.values())
@@ -195,13 +200,13 @@ class Run:
             await asyncio.sleep(pause)
         raise AssertionError  # the pauses have no end
 
-    def _measured_surplus(self, workers: int) -> bool:
+    def _measured_surplus(self) -> bool:
         """Count what was finished since the last write; whether far more is claimed than that."""
         now = self._clock()
         seconds = now - self._counted_at
         self._per_second = self._finished_calls / max(seconds, _CLAIM_SECONDS)
         self._counted_at, self._finished_calls = now, 0
-        return seconds >= _FLUSH_SECONDS and self._queue.qsize() > 2 * (workers + self._per_second)
+        return seconds >= _FLUSH_SECONDS and self._queue.qsize() > 2 * (self._workers + self._per_second)
 
     def _drop_queue(self) -> None:
         while not self._queue.empty():

@@ -28,7 +28,9 @@ import orjson
 __all__ = ["MAX_CLAIM", "Service", "State", "claim_count", "expired", "given_up"]
 
 MAX_CLAIM: Final = 1000  # what a replica that dies can leave behind as lost, and what a record holds one by one
-_CLAIM_AHEAD_SECONDS: Final = 1.0
+# How much work is claimed ahead. A replica that dies leaves that much behind as lost; half of it is the time between
+# two writes of a batch of short calls.
+_CLAIM_AHEAD_SECONDS: Final = 0.5
 RESULTS_SECONDS: Final = 7 * 86_400.0  # how long results are kept, and how long a batch may take to begin its items
 
 
@@ -188,8 +190,8 @@ def claim_count(idle: int, queued: int, per_second: float) -> int:
     """How many more items to claim with a write now; 0: no write is needed for that.
 
     `idle` workers have nothing to do, `queued` items are claimed and not begun, `per_second` items have been finished.
-    What is claimed lasts for about a second and is filled up when half of it is begun. Not more: each item that is
-    claimed and not begun when its replica dies is reported as lost without need.
+    What is claimed lasts for a moment and is filled up when half of it is begun. Not more: each item that is claimed
+    and not begun when its replica dies is reported as lost without need.
     """
     wanted = min(idle + int(per_second * _CLAIM_AHEAD_SECONDS), MAX_CLAIM)
     return wanted - queued if queued <= wanted // 2 else 0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
+from sessionpools.api.v1alpha1 import State
 from sessionpools.web.models.base import Answer, Body
 
 __all__ = ["PoolRequest", "PoolRow"]
@@ -32,5 +33,5 @@ class PoolRow(Answer):
     compute_node_endpoint: str
     """The node, as http://NODE:12805/. Nothing listens there: it is the form in which Machine Learning Server names
     nodes."""
-    status: Literal["Success", "Pending", "NotFound"]
+    status: State
     """Success: its sessions are ready. Pending: they are awaited, or not gone yet. NotFound: the node has none."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
+from sessionpools.api.v1alpha1 import State
 from sessionpools.web.models.base import Answer
 
 __all__ = ["Condition", "NodeUsage", "PoolUsage", "Wait"]
-
-State = Literal["Success", "Pending", "NotFound"]
 
 
 class Condition(Answer):

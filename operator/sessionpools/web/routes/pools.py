@@ -35,7 +35,7 @@ async def status(web: Web, who: Who, name: Name, version: Version) -> list[PoolR
     require(who, Action.READ_POOL)
     cluster = web.cluster
     states = node_states(cluster.pool(name, version), cluster.nodes(), cluster.pods(name, version))
-    return [PoolRow(compute_node_endpoint=endpoint(node), status=state.value) for node, state in states.items()]
+    return [PoolRow(compute_node_endpoint=endpoint(node), status=state) for node, state in states.items()]
 
 
 @router.delete("/services/{name}/{version}/pool", operation_id="deleteServicePool")

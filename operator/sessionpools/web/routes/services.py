@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from urllib.parse import quote
 
 from fastapi import APIRouter, Response
@@ -91,7 +92,7 @@ async def _publish(
 
 async def _answers(web: Parts, who: Who, services: list[WebService]) -> list[ServiceAnswer]:
     ordered = sorted(services, key=lambda each: (created_at(each), each.spec.name, each.spec.version))
-    return [await _answer(web, who, service) for service in ordered]
+    return list(await asyncio.gather(*(_answer(web, who, service) for service in ordered)))
 
 
 async def _answer(web: Parts, who: Who, service: WebService) -> ServiceAnswer:

@@ -29,7 +29,8 @@ __all__ = [
     "FRESH",
     "INIT",
     "MAX_BYTES",
-    "MAX_FILES",
+    "MAX_ENTRIES",
+    "MAX_PACKED_BYTES",
     "PREFIX",
     "SCRIPT",
     "Bundle",
@@ -43,8 +44,10 @@ __all__ = [
 ]
 
 PREFIX: Final = "bundles"
-MAX_FILES: Final = 10_000
-MAX_BYTES: Final = 2 << 30  # of all files before compression: what an authoring session may hold
+# What a session pod takes (session/unpack.py and fetch.py): more would be stored and never served.
+MAX_ENTRIES: Final = 20_000  # files, and the folders that they are in
+MAX_BYTES: Final = 2 << 30  # of all files before compression; an authoring session holds no more
+MAX_PACKED_BYTES: Final = 512 << 20
 SCRIPT: Final = "service_script.py"  # a WebService's script ...
 INIT: Final = "service_init:load"  # ... and its init, of what `publish_files` makes
 # What is written again within this time of its last use is not collected meanwhile: half of collect.GRACE, so that what
@@ -127,6 +130,11 @@ class Bundles:
             path = folder / "bundle.tar.gz"
             await asyncio.to_thread(_write, files, path)
             sha256, size = await asyncio.to_thread(lambda: (sha256_of(path), size_of(path)))
+            if size > MAX_PACKED_BYTES:
+                raise TooLarge(
+                    f"bundle: is larger than {mib(MAX_PACKED_BYTES)} when it is compressed, the most that sessions "
+                    "fetch: put large files into an image or on a volume"
+                )
             await put_fresh(self._store, key_of(sha256), path)
         return Bundle(sha256, size)
 
@@ -171,13 +179,18 @@ def _checked_key(sha256: str) -> str:
 
 
 def _check(files: Mapping[str, Content]) -> None:
-    if len(files) > MAX_FILES:
-        raise TooLarge(f"bundle: {len(files)} files are more than {MAX_FILES}, the most of one: put them into an image")
     total = 0
-    for path in files:
+    folders: set[str] = set()
+    for path, content in files.items():
         check_path(path)
-        total += size_of(files[path])
+        total += size_of(content)
         _check_folders(path, files)
+        folders.update(path[: at.start()] for at in re.finditer("/", path))
+    if len(files) + len(folders) > MAX_ENTRIES:
+        raise TooLarge(
+            f"bundle: {len(files)} files in {len(folders)} folders are more than {MAX_ENTRIES} in all, the most of "
+            "one: put them into an image"
+        )
     if total > MAX_BYTES:
         raise TooLarge(f"bundle: the files are larger than {mib(MAX_BYTES)} in all, the most of one: use an image")
 

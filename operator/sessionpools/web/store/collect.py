@@ -62,6 +62,8 @@ class Collector:
                 await self.turn()
             except StoreError as error:
                 _log.warning("not collected", extra={"error": str(error)})
+            except Exception:  # a lease that can't be read must not end the web API
+                _log.exception("not collected")
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def turn(self) -> bool:

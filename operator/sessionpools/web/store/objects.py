@@ -51,6 +51,8 @@ _CHUNK_BYTES: Final = 1 << 20
 _LIST_CHUNK: Final = 1000  # what S3 gives in one answer
 _THREADS: Final = 8  # a volume that hangs takes these and not the threads of the rest of the process
 
+_READING: Final = ("read", "look at")  # operations that find no object, where others find no store
+
 T = TypeVar("T")
 
 
@@ -161,7 +163,7 @@ class ObjectStore:
                 if await self._thread(self._volume.update, key, data, version.e_tag):
                     return Version(digest(data))
             else:
-                mode = {"e_tag": version.e_tag, "version": version.generation or None}
+                mode = {"e_tag": version.e_tag} | ({"version": version.generation} if version.generation else {})
                 with contextlib.suppress(AlreadyExistsError, PreconditionError, FileNotFoundError):
                     done = await obstore.put_async(self._remote, key, data, mode=mode)  # type: ignore[arg-type]
                     return _version(done)
@@ -224,8 +226,12 @@ class ObjectStore:
 
     async def check(self) -> None:
         """Whether the store answers: one small request. Raises StoreUnavailable when it does not."""
-        with contextlib.suppress(NotFound):
-            await self.size("health/probe")
+        if self._volume:
+            async with self._within("write", "health"):
+                await self._thread(self._volume.check)
+        else:
+            async for _ in self.list("health"):
+                return
 
     async def verify(self) -> None:
         """Whether we may write, and whether the store heeds the conditions of a write. For once, at start.
@@ -234,25 +240,26 @@ class ObjectStore:
         batch, so that it is not used at all.
         """
         key = f"health/{uuid.uuid4().hex}"
-        try:
-            created = await self.put_if_absent(key, b"1")
-            again = await self.put_if_absent(key, b"2")
-            first = (await self.get(key)).version
-            await self.update(key, b"3", first)
-            try:
-                await self.update(key, b"4", first)
-                stale = True
-            except Changed:
-                stale = False
-        except Changed as error:
-            raise StoreUnavailable(f"store {self.url}: {error}") from None
-        finally:
-            await self.delete(key)
-        if again or stale or not created:
+        heeds = await self._heeds_conditions(key)
+        await self.delete(key)
+        if not heeds:
             raise StoreUnavailable(
                 f"store {self.url}: ignores the conditions of writes (If-Match, If-None-Match), on which batches and "
                 "leases rest: use a store that has them"
             )
+
+    async def _heeds_conditions(self, key: str) -> bool:
+        if not await self.put_if_absent(key, b"1") or await self.put_if_absent(key, b"2"):
+            return False
+        first = (await self.get(key)).version
+        try:
+            await self.update(key, b"3", first)
+        except Changed:
+            return False
+        with contextlib.suppress(Changed):
+            await self.update(key, b"4", first)
+            return False
+        return True
 
     # --- the rest ---------------------------------------------------------------------------------------------------
 
@@ -273,8 +280,10 @@ class ObjectStore:
         try:
             async with asyncio.timeout_at(_later(size)) as deadline:
                 yield deadline
-        except FileNotFoundError:
-            raise NotFound(f"store {self.url}: there is no object {key}") from None
+        except FileNotFoundError as error:
+            if what in _READING:
+                raise NotFound(f"store {self.url}: there is no object {key}") from None
+            raise StoreUnavailable(f"{where}: there is no such bucket, container or directory: make it") from error
         except TimeoutError:
             raise StoreUnavailable(f"{where}: no answer in time") from None
         except (BaseError, OSError) as error:

@@ -14,6 +14,7 @@ of an earlier file again within a tick of the kernel's clock. Called by objects.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -76,6 +77,10 @@ class Volume:
             except OSError:  # not empty, or somebody else's removal was first
                 return
 
+    def check(self) -> None:
+        """Raises OSError when the directory is gone, or is another's by now: a volume that is no longer mounted."""
+        (self._root / _STAGING).stat()
+
     def _write(self, key: str, data: bytes | Path, allowed: Callable[[Path], bool]) -> bool:
         target = self._root / key
         staged = self._root / _STAGING / uuid.uuid4().hex
@@ -132,5 +137,8 @@ def _sync(directory: Path) -> None:
         return
     try:
         os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that writes directories at once, and has no such call
+            raise
     finally:
         os.close(fd)

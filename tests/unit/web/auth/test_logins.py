@@ -20,6 +20,7 @@ from sessionpools.web.auth.errors import (
     Malformed,
     RefreshRefused,
     TooManyAttempts,
+    UsersUnavailable,
 )
 from sessionpools.web.auth.identity import ANONYMOUS, PasswordCredentials, Role
 from sessionpools.web.auth.keystore import KeyRing
@@ -155,6 +156,22 @@ async def test_guessing_ends_in_429_and_the_right_password_is_not_looked_at_then
 async def test_a_login_that_succeeds_is_not_counted(world: World) -> None:
     for _ in range(11):
         await world.login()
+
+
+async def test_a_users_file_that_can_not_be_read_costs_nobody_their_login(world: World, tmp_path: Path) -> None:
+    answer = await world.login()
+    (tmp_path / "users.yaml").write_text("- broken")
+    restarted = LocalUsers(world.checker, admin_password=tmp_path / "password", users=tmp_path / "users.yaml")
+    logins = Logins(
+        restarted, world.keys, world.logins._refresh_tokens, LoginLimit(clock=world.clock), clock=world.clock
+    )  # fmt: skip
+    for _ in range(11):
+        with pytest.raises(UsersUnavailable):
+            await logins.login(PasswordCredentials("ada", "correct horse"), CALLER)
+    with pytest.raises(UsersUnavailable):
+        await logins.refresh(answer.refresh_token, CALLER)
+    world.write_users()
+    assert await logins.refresh(answer.refresh_token, CALLER)
 
 
 async def test_without_the_store_one_can_log_in_but_not_refresh(world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -240,6 +240,11 @@ async def test_an_answer_of_the_store_that_was_lost_is_made_up_for_by_a_retry(wo
     assert (await world.redeem((await world.redeem(token)).token)).identity == ADA
 
 
+async def test_a_store_without_logins_has_nothing_to_collect(world: World) -> None:
+    await world.replica().expire()
+    assert world.files() == []
+
+
 async def test_what_nobody_can_use_any_more_is_collected(world: World) -> None:
     used, unused = await world.replica().issue(ADA), await world.replica().issue(ADA)
     for file in world.files():

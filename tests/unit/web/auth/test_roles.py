@@ -55,7 +55,8 @@ def test_every_action_has_a_rule() -> None:
 @pytest.mark.parametrize(
     ("principal", "action", "owner", "message"),
     [
-        (READER, Action.PUBLISH_SERVICE, None, "'me' (Reader) may not publish a service: it takes the role Contributor"),
+        (READER, Action.PUBLISH_SERVICE, None,
+         "'me' (Reader) may not publish a service: it takes the role Contributor"),
         (CONTRIBUTOR, Action.DELETE_SERVICE, "ada",
          "'me' (Contributor) may not delete a service of 'ada': it takes the role Owner, or 'ada'"),
         (CONTRIBUTOR, Action.UPDATE_SERVICE, "",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sessionpools.web.auth.errors import UsersFileError
+from sessionpools.web.auth.errors import UsersFileError, UsersUnavailable
 from sessionpools.web.auth.identity import Identity, PasswordCredentials, Role
 from sessionpools.web.auth.passwords import Passwords
 from sessionpools.web.auth.users import LocalUsers, parse_users
@@ -98,13 +98,31 @@ async def test_a_broken_new_file_keeps_the_last_good_one_and_is_logged(
     assert await users.find("ada") is None
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"x" * (2**20 + 1), b"\x00", b"a: [", b"&a [*a]"])
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"x" * (2**20 + 1), b"\x00", b"a: [", b"&a [*a]", b"[" * 9999])
 async def test_whatever_the_file_holds_the_last_good_one_keeps(
     users: LocalUsers, tmp_path: Path, content: bytes
 ) -> None:
     assert await users.find("ada")
     (tmp_path / "users.yaml").write_bytes(content)
     assert await users.find("ada")
+
+
+async def test_after_a_restart_a_broken_file_makes_nobody_unknown(tmp_path: Path, checker: Passwords) -> None:
+    (tmp_path / "password").write_text("admin's")
+    (tmp_path / "users.yaml").write_text("- just a name")
+    users = LocalUsers(checker, admin_password=tmp_path / "password", users=tmp_path / "users.yaml")
+    for asked in (users.find("ada"), login(users, "ada", "correct horse")):
+        with pytest.raises(UsersUnavailable):
+            await asked
+    assert await login(users, "admin", "admin's")
+    (tmp_path / "users.yaml").write_text(entry("ada"))
+    assert await login(users, "ada", "correct horse")
+
+
+async def test_a_password_that_can_not_be_read_is_not_taken_for_none(tmp_path: Path, checker: Passwords) -> None:
+    (tmp_path / "password").mkdir()
+    with pytest.raises(UsersUnavailable):
+        await LocalUsers(checker, admin_password=tmp_path / "password").find("admin")
 
 
 async def test_a_file_that_is_taken_away_holds_nobody(users: LocalUsers, tmp_path: Path) -> None:

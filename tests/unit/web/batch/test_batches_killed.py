@@ -20,7 +20,7 @@ from support.tools import ROOT
 from support.waiting import until
 
 SERVICE = Service("demo", "Score", "v1.0")
-LEASE_SECONDS = 1.5
+LEASE_SECONDS = 3.0
 ITEMS = 1500
 KILLS = 6
 
@@ -40,7 +40,7 @@ async def test_no_item_runs_twice_however_often_replicas_are_killed(store_url: s
     rng = random.Random(1)
     async with BatchGateway() as gateway:
         batches = Batches(ObjectStore.open(store_url), gateway.url, headers, "caller")  # works on none
-        batch_id = await batches.start(SERVICE, "ann", [{"n": n, "ms": 10} for n in range(ITEMS)], 10)
+        batch_id = await batches.start(SERVICE, "ann", [{"n": n, "ms": 50} for n in range(ITEMS)], 10)
         processes = [replica(store_url, gateway.url) for _ in range(2)]
         try:
             for kill in range(KILLS):
@@ -67,4 +67,5 @@ async def test_no_item_runs_twice_however_often_replicas_are_killed(store_url: s
         if result["success"]:
             assert result["outputParameters"]["answer"] == result["index"]
             assert gateway.runs[result["index"]] == 1
-    assert 0 < len(unknown) < ITEMS // 3  # some were under way when their replica died, and most were not
+    # under way or claimed when their replica died: half a second's calls, 200 of which are made in a second at most
+    assert 0 < len(unknown) <= KILLS * (10 + 100 + 10)

@@ -129,6 +129,17 @@ async def test_a_connection_that_never_came_about_did_not_run() -> None:
     assert "can't be reached" in outcome.reason
 
 
+async def test_a_call_for_which_there_is_no_token_did_not_run() -> None:
+    async def none(service: Service, owner: str) -> Mapping[str, str]:
+        raise LookupError("no key yet")
+
+    async with BatchGateway() as server:
+        gateway = Gateway(server.url, none)
+        assert await gateway.call(SERVICE, "ann", "r", b'{"n": 1}') == NotRun(1.0, "the call has no token: no key yet")
+        await gateway.close()
+        assert server.calls.total() == 0
+
+
 async def test_calls_after_a_pause_meet_no_connection_that_was_closed_meanwhile() -> None:
     """A server that closes each connection after its answer, without having said so."""
 

@@ -98,9 +98,9 @@ def test_a_record_comes_back_as_it_was_written_with_the_results_behind_it() -> N
         (10, 0, 0.0, 10),  # at first: one for each worker
         (0, 0, 0.5, 0),  # everyone is busy, with calls of seconds
         (1, 0, 0.5, 1),
-        (0, 0, 200.0, 200),  # short calls: as many as a second takes
-        (0, 150, 200.0, 0),  # enough for now
-        (0, 100, 200.0, 100),
+        (0, 0, 200.0, 100),  # short calls: as many as half a second takes
+        (0, 60, 200.0, 0),  # enough for now
+        (0, 50, 200.0, 50),
         (100, 0, 9999.0, states.MAX_CLAIM),
     ],
 )

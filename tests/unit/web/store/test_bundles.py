@@ -32,7 +32,7 @@ async def test_a_bundle_holds_its_files_and_nothing_of_who_made_it(store: Object
         members = packed.getmembers()
         found = {member.name: packed.extractfile(member).read() for member in members}  # type: ignore[union-attr]
     assert found == files
-    assert list(found) == sorted(files)
+    assert list(found) == ["service.py", "lib/empty", "lib/model.bin"]
     for member in members:
         assert member.isreg()
         assert (member.mtime, member.mode, member.uid, member.gid, member.uname, member.gname) == (
@@ -105,8 +105,8 @@ async def test_a_file_that_would_be_a_folder_too_is_refused(volume: ObjectStore)
 
 
 async def test_too_many_files_are_refused(volume: ObjectStore) -> None:
-    with pytest.raises(TooLarge, match="10001 files are more than 10000"):
-        await Bundles(volume).put({str(number): b"" for number in range(10_001)})
+    with pytest.raises(TooLarge, match="10001 files in 10001 folders are more than 20000"):
+        await Bundles(volume).put({f"{number}/x": b"" for number in range(10_001)})
 
 
 async def test_too_much_is_refused_before_it_is_packed(
@@ -117,6 +117,15 @@ async def test_too_much_is_refused_before_it_is_packed(
     with pytest.raises(TooLarge, match="larger than 3 MiB in all"):
         await Bundles(volume).put({"a": b"1", "large": tmp_path / "large"})
     assert [entry async for entry in volume.list("bundles")] == []
+
+
+async def test_an_archive_that_sessions_would_not_fetch_is_refused(
+    volume: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundles, "MAX_PACKED_BYTES", 1 << 20)
+    await Bundles(volume).put({"zeros": bytes(4 << 20)})
+    with pytest.raises(TooLarge, match="larger than 1 MiB when it is compressed"):
+        await Bundles(volume).put({"noise": os.urandom(1 << 20)})
 
 
 @pytest.mark.parametrize("name", ["", "1a", "a b", "class", "__file__", "a.b", "x" * 129, "ﬁt"])

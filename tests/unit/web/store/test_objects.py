@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -260,9 +261,7 @@ async def test_a_server_that_is_away_is_said_with_the_store_and_without_secrets(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     store = ObjectStore.open(s3.url("away"))
     began = time.monotonic()
-    with pytest.raises(
-        StoreUnavailable, match="store s3://session-pools-test/away: can't look at health/probe: "
-    ) as error:
+    with pytest.raises(StoreUnavailable, match="store s3://session-pools-test/away: can't list health: ") as error:
         await store.check()
     assert time.monotonic() - began < 30
     assert s3.access_key not in str(error.value)
@@ -278,6 +277,24 @@ async def test_credentials_that_are_wrong_are_said_and_not_repeated(
         await ObjectStore.open(s3.url("x")).verify()
     assert "a-wrong-secret" not in str(error.value)
     assert s3.secret_key not in str(error.value)
+
+
+async def test_a_bucket_that_is_not_there_is_the_stores_fault(monkeypatch: pytest.MonkeyPatch, s3: S3Server) -> None:
+    for name, value in s3.environ.items():
+        monkeypatch.setenv(name, value)
+    store = ObjectStore.open("s3://no-such-bucket/x")
+    for attempt in (store.verify(), store.check(), store.put("a", b"1")):
+        with pytest.raises(StoreUnavailable, match="store s3://no-such-bucket/x: can't"):
+            await attempt
+
+
+async def test_a_volume_that_is_no_longer_there_is_said(tmp_path: Path) -> None:
+    store = ObjectStore.open(str(tmp_path / "volume"))
+    shutil.rmtree(tmp_path / "volume")
+    (tmp_path / "volume").mkdir()  # the place where it was mounted
+    for attempt in (store.check(), store.put("a", b"1"), store.verify()):
+        with pytest.raises(StoreUnavailable, match=r"volume: can't (write|create) .*: there is no such bucket"):
+            await attempt
 
 
 async def test_a_volume_that_is_none_is_said(tmp_path: Path) -> None:

@@ -130,8 +130,9 @@ class HttpClient:
         content_type: str = "",
         repeat: Repeat | None = None,
         timeout: float | None = None,
+        fresh: bool = False,
     ) -> requests.Response:
-        """The answer of the server. `timeout` is in seconds, for the answer."""
+        """The answer of the server. `timeout` is in seconds, for the answer; `fresh`: about what was just written."""
         body = data.encode() if isinstance(data, str) else data or b""
         if json is not None:
             body = jsonlib.dumps(json, allow_nan=False).encode()
@@ -146,6 +147,7 @@ class HttpClient:
             repeat=repeat or (Repeat.IDEMPOTENT if method in _REPEATED else Repeat.UNSEEN),
             timeout=Timeout(CONNECT_SECONDS, timeout or usual),
             gone_is_done=method == "DELETE",
+            fresh=fresh,
         )
         answer = self._run(self._link.exchange(request))
         assert isinstance(answer, _Answer)  # noqa: S101

@@ -27,6 +27,8 @@ class EncodingType(enum.Enum):
     @staticmethod
     def from_python(kind: Any) -> str | None:
         """The server's name of a type, given as such or as its name; None for one that there is not."""
+        if kind is list or kind in ("list", "array"):
+            return "vector"
         try:
             return type_name(kind, "")
         except InputInvalid:
@@ -78,4 +80,5 @@ _PYTHON: Final = {
     "matrix": "numpy.matrix",
     "data.frame": "pandas.DataFrame",
 }
-_CASTS: Final[Mapping[str, Any]] = {"integer": int, "numeric": float, "character": str, "logical": bool}
+# Not of character: it is also what the server says of an input whose type it does not know, and takes as it comes.
+_CASTS: Final[Mapping[str, Any]] = {"integer": int, "numeric": float, "logical": bool}

@@ -85,7 +85,7 @@ class MLServer(Operationalization):
         outputs, artifacts, alias. Without a version a unique id is made."""
         opts["version"] = opts.get("version") or str(uuid.uuid4())
         self._service.create_service(name, **opts)
-        return self.get_service(name, version=opts["version"])
+        return Service(self._service.get_service(name, opts["version"], fresh=True), self._http())
 
     def redeploy_service(self, name: str, **opts: Any) -> Service:
         """Change what is given, of this `version`, else of the last one; what is left out stays.
@@ -175,7 +175,9 @@ def _be_one_of_microsofts() -> None:
         theirs = importlib.import_module("azureml.deploy.operationalization")
     except ImportError:  # it needs what later versions of Python or its dependencies have not: nobody can use it
         return
-    theirs.Operationalization.register(MLServer)
+    register = getattr(getattr(theirs, "Operationalization", None), "register", None)
+    if register is not None:
+        register(MLServer)
 
 
 _be_one_of_microsofts()

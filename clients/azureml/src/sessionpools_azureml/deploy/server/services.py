@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -49,9 +50,9 @@ class WebServiceService:
     def get_service_versions(self, name: str) -> list[dict[str, Any]]:
         return _listed(self._http.get(path_of("services", name)).json())
 
-    def get_service(self, name: str, version: str) -> dict[str, Any]:
-        """One version; empty when the server lists none."""
-        found = _listed(self._http.get(path_of("services", name, version)).json())
+    def get_service(self, name: str, version: str, *, fresh: bool = False) -> dict[str, Any]:
+        """One version; empty when the server lists none. `fresh`: it was just published."""
+        found = _listed(self._http.get(path_of("services", name, version), fresh=fresh).json())
         return found[0] if found else {}
 
     def get_latest_service(self, name: str) -> dict[str, Any]:
@@ -217,8 +218,7 @@ def _names(artifacts: Sequence[str] | None, whole: bool) -> list[str] | None:
 
 
 def _serialized(name: str, value: Any) -> bytes:
-    import dill
-
+    dill = importlib.import_module("dill")
     try:
         content: bytes = dill.dumps(value)
     except Exception as error:  # whatever a value's own code raises
