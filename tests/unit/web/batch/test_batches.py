@@ -122,7 +122,7 @@ async def test_results_come_as_they_are_done_and_only_when_asked_for(
 
         status = await asyncio.wait_for(two(), 10)
         assert (status.state, answers(status)) == ("inProgress", [0, 2])
-        assert (await batches.poll(SERVICE, batch_id, "ann")).results == ()
+        assert (await batches.poll(SERVICE, batch_id, "ann")).results == []
         gateway.release()
         assert answers(await ended(batches, batch_id)) == [0, 1, 2]
 
