@@ -266,7 +266,8 @@ class RestApi:
         files = {
             name.removeprefix("files/"): content for name, content in snapshot.items() if name.startswith("files/")
         }
-        service["files"] = {name: base64.b64encode(content) for name, content in files.items()} or service["files"]
+        sent = {name: base64.b64encode(content).decode() for name, content in files.items()}
+        service["files"] = sent or service["files"]
         self.published[key] = _scripted(service, self.objects[key]) if kept["code"] else _native(service)
         return Reply(201 if seen.method == "POST" else 200, key[1])
 
