@@ -81,6 +81,7 @@ class RestApi:
         self.published: dict[tuple[str, str], Callable[[dict[str, Any]], dict[str, Any]]] = {}
         self.sessions: dict[str, dict[str, bytes]] = {}
         self.snapshots: dict[str, dict[str, bytes]] = {}
+        self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         self.pools: dict[tuple[str, str], dict[str, Any]] = {}
         self.batches: dict[str, list[dict[str, Any]]] = {}
         self.leaving = 0  # how often a deleted pool is told to be there still
@@ -234,6 +235,7 @@ class RestApi:
             raise Refused(404, f"there is no service {key[0]!r} version {key[1]!r}")
         if seen.method == "DELETE":
             del self.services[key], self.published[key]
+            self.objects.pop(key, None)
             return Reply(200, {})
         return self._publish(seen, key)
 
@@ -260,11 +262,13 @@ class RestApi:
         service = self.services[key] = {**named, "creationTime": "2026-01-02T03:04:05Z", **kept}
         snapshot = self.snapshots.get(kept["snapshotId"] or "", {})
         objects = {name: dill.loads(content) for name, content in snapshot.items() if not name.startswith("files/")}
-        sent = {
-            name[6:]: base64.b64encode(content).decode() for name, content in snapshot.items() if name[:6] == "files/"
+        self.objects[key] = objects or self.objects.get(key, {})  # none leaves those that there are
+        files = {
+            name.removeprefix("files/"): content for name, content in snapshot.items() if name.startswith("files/")
         }
+        sent = {name: base64.b64encode(content).decode() for name, content in files.items()}
         service["files"] = sent or service["files"]
-        self.published[key] = _scripted(service, objects) if kept["code"] else _native(service)
+        self.published[key] = _scripted(service, self.objects[key]) if kept["code"] else _native(service)
         return Reply(201 if seen.method == "POST" else 200, key[1])
 
     def _pool(self, seen: Seen, key: tuple[str, str], rest: list[str]) -> Reply:

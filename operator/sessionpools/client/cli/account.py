@@ -19,6 +19,7 @@ from sessionpools.client.wire import base_url
 
 __all__ = ["hash_password", "login", "logout", "whoami"]
 
+_LENGTH_AT_MOST = 1024  # characters, of a password that the web API takes
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -87,7 +88,9 @@ def hash_password(
     password = _password("Password: ", stdin)
     if not stdin and getpass.getpass("Once more: ") != password:
         raise InputInvalid("the two passwords differ: try again")
-    # as the web API hashes: 64 MiB, 3 passes, 4 lanes
+    if len(password) > _LENGTH_AT_MOST:
+        raise InputInvalid(f"the password has {len(password)} characters: nobody could log in with more than 1024")
+    # as core/passwords.py, which the distribution of the client does not have: 64 MiB, 3 passes, 4 lanes
     hasher = argon2.PasswordHasher.from_parameters(argon2.profiles.RFC_9106_LOW_MEMORY)
     typer.echo(hasher.hash(password))
 

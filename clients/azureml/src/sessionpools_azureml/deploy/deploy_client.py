@@ -84,7 +84,11 @@ def _in_file(name: str, path: str) -> type[Operationalization]:
         raise TypeError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     found = [each for each in _classes_of(module) if issubclass(each, Operationalization)]
     own = [each for each in found if each.__module__ == name]
     if len(own or found) != 1:
