@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections import Counter
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -22,7 +23,7 @@ class BatchGateway:
         self.runs: Counter[int] = Counter()
         self.calls: Counter[int] = Counter()
         self.paths: set[str] = set()
-        self.headers: list[dict[str, str]] = []
+        self.headers: list[Mapping[str, str]] = []  # in any case
         self.now = self.most = 0  # calls at a time
         self.held = 0
         self.refuse: tuple[int, str] | None = None  # a status and Retry-After for everybody
@@ -56,7 +57,7 @@ class BatchGateway:
         item: dict[str, Any] = await request.json()
         number = item["n"]
         self.paths.add(request.raw_path)
-        self.headers.append(dict(request.headers))
+        self.headers.append(request.headers)
         self.calls[number] += 1
         if self.refuse:
             return _refusal(self.refuse[0], self.refuse[1])

@@ -195,7 +195,7 @@ async def test_what_can_be_no_batch_is_refused_by_its_item(volume: ObjectStore) 
         ([{}], 101, "parallelCount 101: must be from 1 to 100"),
     ):
         with pytest.raises(Refused, match=message):
-            await batches.start(SERVICE, "ann", wrong, count)  # type: ignore[arg-type]
+            await batches.start(SERVICE, "ann", wrong, count)
     with pytest.raises(TooLarge, match="10001 items are more than 10000"):
         await batches.start(SERVICE, "ann", items(10_001))
     with pytest.raises(TooLarge, match="larger than 64 MiB in all"):

