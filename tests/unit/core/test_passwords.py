@@ -26,9 +26,9 @@ def test_what_the_command_line_makes_may_stand_in_a_users_file() -> None:
     assert problem_with_hash(hashed("correct horse")) == ""
 
 
-def _hash_with(**parameters: int) -> str:
-    given = {"time_cost": 2, "memory_cost": 19 * 1024, "parallelism": 1} | parameters
-    return argon2.PasswordHasher(**given).hash("secret", salt=b"0" * 16)
+def _hash_with(time_cost: int = 2, memory_cost: int = 19 * 1024) -> str:
+    hasher = argon2.PasswordHasher(time_cost=time_cost, memory_cost=memory_cost, parallelism=1)
+    return hasher.hash("secret", salt=b"0" * 16)
 
 
 def test_a_hash_of_the_least_strength_may_stand_in_a_users_file() -> None:

@@ -43,27 +43,20 @@ PER_KNOWN_PAIR: Final = Rate(10, 20.0)
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """`tokens` at the time `at`, in seconds; they come back by themselves."""
+    """It has `rate.burst` tokens from `full_at` on (seconds), and one less for each `seconds_per_token` before that."""
 
     rate: Rate
-    tokens: float
-    at: float
+    full_at: float = -math.inf
 
-    @classmethod
-    def full(cls, rate: Rate, now: float) -> Bucket:
-        return cls(rate, rate.burst, now)
-
-    def moved(self, now: float) -> Bucket:
-        """As it is later."""
-        gained = max(now - self.at, 0.0) / self.rate.seconds_per_token
-        return Bucket(self.rate, min(self.tokens + gained, self.rate.burst), max(now, self.at))
-
-    def wait(self) -> float:
+    def wait(self, now: float) -> float:
         """Seconds until there is a token; 0 if there is one."""
-        return max(1.0 - self.tokens, 0.0) * self.rate.seconds_per_token
+        return max(self.full_at - now - (self.rate.burst - 1) * self.rate.seconds_per_token, 0.0)
 
-    def changed(self, tokens: float) -> Bucket:
-        return Bucket(self.rate, min(self.tokens + tokens, self.rate.burst), self.at)
+    def less_one(self, now: float) -> Bucket:
+        return Bucket(self.rate, max(self.full_at, now) + self.rate.seconds_per_token)
+
+    def plus_one(self) -> Bucket:
+        return Bucket(self.rate, self.full_at - self.rate.seconds_per_token)
 
 
 class _Buckets:
@@ -73,9 +66,8 @@ class _Buckets:
         self._rate = rate
         self._held: OrderedDict[Hashable, Bucket] = OrderedDict()
 
-    def get(self, key: Hashable, now: float) -> Bucket:
-        held = self._held.get(key)
-        return held.moved(now) if held else Bucket.full(self._rate, now)
+    def get(self, key: Hashable) -> Bucket:
+        return self._held.get(key) or Bucket(self._rate)
 
     def put(self, key: Hashable, bucket: Bucket) -> None:
         self._held[key] = bucket
@@ -111,25 +103,24 @@ class LoginLimit:
     def admit(self, name: str, address: str) -> Attempt:
         """Before a password is looked at. Raises TooManyAttempts, which takes nothing."""
         now = self._clock()
-        found = [(buckets, key, buckets.get(key, now)) for buckets, key in self._concerned(name, address)]
-        wait = max(bucket.wait() for _, _, bucket in found)
+        found = [(buckets, key, buckets.get(key)) for buckets, key in self._concerned(name, address)]
+        wait = max(bucket.wait(now) for _, _, bucket in found)
         if wait > 0:
             raise TooManyAttempts(max(math.ceil(wait), 1))
         for buckets, key, bucket in found:
-            buckets.put(key, bucket.changed(-1))
+            buckets.put(key, bucket.less_one(now))
         return Attempt(name, _network(address), tuple((buckets, key) for buckets, key, _ in found))
 
     def succeeded(self, attempt: Attempt) -> None:
         """The password was right: the attempt has cost nothing, and name and address are a known pair from now on."""
         self.forget(attempt)
         pair = (attempt.name, attempt.network)
-        self._pairs.put(pair, self._pairs.get(pair, self._clock()))
+        self._pairs.put(pair, self._pairs.get(pair))
 
     def forget(self, attempt: Attempt) -> None:
         """It came to no answer: give back what it took."""
-        now = self._clock()
         for buckets, key in attempt.taken:
-            buckets.put(key, buckets.get(key, now).changed(+1))
+            buckets.put(key, buckets.get(key).plus_one())
 
     def _concerned(self, name: str, address: str) -> list[tuple[_Buckets, Hashable]]:
         network = _network(address)

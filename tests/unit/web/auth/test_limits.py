@@ -165,16 +165,15 @@ def test_memory_is_bounded_however_many_names_and_addresses_there_are(
     st.sampled_from([PER_ADDRESS, PER_NAME, Rate(1, 0.5)]),
 )
 def test_a_bucket_never_gives_more_than_its_rate(steps: list[float], rate: Rate) -> None:
-    bucket, now, taken = Bucket.full(rate, 0.0), 0.0, 0
+    bucket, now, taken = Bucket(rate), 0.0, 0
     for step in steps:
         now += step
-        bucket = bucket.moved(now)
-        while bucket.wait() == 0:
-            bucket, taken = bucket.changed(-1), taken + 1
-        assert 0 < bucket.wait() <= rate.seconds_per_token
+        while bucket.wait(now) == 0:
+            bucket, taken = bucket.less_one(now), taken + 1
+        assert 0 < bucket.wait(now) <= rate.seconds_per_token + 1e-6
     assert taken <= rate.burst + now / rate.seconds_per_token + 1e-6
 
 
-def test_a_clock_that_stands_still_or_goes_back_gives_nothing() -> None:
-    empty = Bucket(PER_NAME, 0.0, 100.0)
-    assert empty.moved(50.0) == empty
+def test_what_is_given_back_to_a_full_bucket_is_not_kept() -> None:
+    bucket = Bucket(Rate(1, 10.0)).less_one(100.0).plus_one().plus_one()
+    assert bucket.less_one(100.0).wait(100.0) == 10.0
