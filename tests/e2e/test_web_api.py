@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -15,7 +16,7 @@ import pytest
 
 from support.caller import Caller, caller
 from support.cluster import get, kubectl, wait_for
-from support.pools import READY_SECONDS, WORKERS, Answer
+from support.pools import READY_SECONDS, WORKERS
 
 GATEWAY = "http://session-pools-gateway.session-pools:12800"
 SERVICE = "myWebservice1234"
@@ -33,6 +34,12 @@ SCRIPT = {
 }
 
 
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    body: Any  # some answers of the REST API are strings or lists
+
+
 class Rest:
     """A caller of the REST API, who has logged in."""
 
@@ -43,13 +50,13 @@ class Rest:
         self._token = ""
         self._token = self("POST", "/login", {"username": "admin", "password": password}).body["access_token"]
 
-    def __call__(self, method: str, path: str, body: Any = None) -> Answer:
+    def __call__(self, method: str, path: str, body: Any = None) -> Reply:
         headers = {"Content-Type": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         content = None if body is None else json.dumps(body)
         status, _, text = self._client.request(method, f"{GATEWAY}{path}", content, headers)
-        return Answer(status, json.loads(text) if text else {})
+        return Reply(status, json.loads(text) if text else {})
 
     def statuses(self) -> set[str]:
         return {row["status"] for row in self("GET", f"{PATH}/pool").body}

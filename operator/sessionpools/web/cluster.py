@@ -125,7 +125,8 @@ class Cluster:
         """The digests of all bundles that web services name, read from the API server: what is not among them may be
         deleted from the store. Raises KubeError."""
         found = set[str]()
-        for namespace in self._watched or [None]:
+        everywhere: Sequence[str | None] = [None]
+        for namespace in self._watched or everywhere:
             token = ""
             while True:
                 page = await self._api.list_page(

@@ -90,7 +90,8 @@ class Publishing:
             def changed(read: Json) -> Json:
                 require(who, Action.UPDATE_SERVICE, owner_in(read))
                 guard(read, "service", force)
-                if published.changes_code and read["spec"].get("code") != before.get("code"):
+                ours = (before.get("code"), published.spec.get("code"))  # written already, where an answer was lost
+                if published.changes_code and read["spec"].get("code") not in ours:
                     raise Clash(f"the code of {name!r} version {version!r} was changed meanwhile: look, and try again")
                 return objects.updated_service(read, published)
 
@@ -122,7 +123,8 @@ class Publishing:
     def _check_absent(self, who: Principal, name: str, version: str) -> None:
         versions = [service for service in self.cluster.services() if service.spec.name == name]
         # A further version of another's service would be what callers who ask for the latest get.
-        for owner in {owner_of(service) for service in versions} or {None}:
+        owners: set[str | None] = {owner_of(service) for service in versions}
+        for owner in owners or {None}:
             require(who, Action.PUBLISH_SERVICE, owner)
         if any(service.spec.version == version for service in versions):
             raise Forbidden(
@@ -225,7 +227,8 @@ class Publishing:
                 # Machine Learning Server's Python client sends a snapshot with every update, empty unless objects are
                 # named: to describe a service anew must not take its model away.
                 if snapshot.objects or snapshot.files or not there:
-                    kept_objects, kept_files = await stack.enter_async_context(self.authoring.checkout(snapshot))
+                    taken = await stack.enter_async_context(self.authoring.checkout(snapshot))
+                    kept_objects, kept_files = dict(taken[0]), dict(taken[1])
             code = _text(there, SCRIPT) if request.code is None else request.code
             init = _text(there, INIT_BLOCK) if request.init_code is None else request.init_code
             return decided | {"code": await self._stored(publish_files(code, init, kept_objects, kept_files))}

@@ -24,7 +24,7 @@ OWNER, CONTRIBUTOR, READER = Role.OWNER, Role.CONTRIBUTOR, Role.READER
 RANK: Final = {None: -1, READER: 0, CONTRIBUTOR: 1, OWNER: 2}
 
 # method, path as in the description, least role (None: no token needed), body
-MATRIX: Final = [
+MATRIX: Final[list[tuple[str, str, Role | None, object]]] = [
     ("POST", "/login", None, {"username": "x", "password": "y"}),
     ("POST", "/login/refreshToken", None, {"refreshToken": "x"}),
     ("DELETE", "/login/refreshToken", None, None),
@@ -147,7 +147,7 @@ def forged() -> dict[str, str]:
         "unknown key": issue(rsa_key(), me, now).token,
         "unsigned": f"{head}.{payload}.",
         "another signature": f"{head}.{payload}.{signature[::-1]}",
-        "algorithm none": jwt.encode(claims, None, algorithm="none"),
+        "algorithm none": jwt.encode(claims, "", algorithm="none"),
         "HMAC with the public key": jwt.encode(claims, "session-pools-session-pools-session-pools", algorithm="HS256"),
         "unknown role": signed(role="Root"),
         "role of another type": signed(role=["Owner"]),

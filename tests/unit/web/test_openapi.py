@@ -13,6 +13,7 @@ import hypothesis
 import pytest
 import schemathesis
 from schemathesis.checks import load_all_checks
+from schemathesis.core.result import Ok
 from schemathesis.specs.openapi import checks as openapi_checks
 
 from sessionpools.web.app import create_app
@@ -23,7 +24,7 @@ DOCUMENT: dict[str, Any] = create_app(cast(Parts, None)).openapi()
 CALL = "/api/{name}/{version}"  # the gateway takes it
 HERE = {**DOCUMENT, "paths": {path: item for path, item in DOCUMENT["paths"].items() if path != CALL}}
 SCHEMA = schemathesis.openapi.from_dict(HERE)
-OPERATIONS = {operation.label: operation for operation in (each.ok() for each in SCHEMA.get_all_operations())}
+OPERATIONS = {each.ok().label: each.ok() for each in SCHEMA.get_all_operations() if isinstance(each, Ok)}
 NOT_OFFERED = 501
 EXAMPLES = 15  # for each operation and kind of data
 CHECKS = [
@@ -50,7 +51,7 @@ def test_every_answer_is_as_described(server: Served, label: str, mode: schemath
         max_examples=EXAMPLES, suppress_health_check=list(hypothesis.HealthCheck), derandomize=True, database=None
     )
     @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
-    def send(case: schemathesis.Case) -> None:
+    def send(case: Any) -> None:
         headers = {"Authorization": f"Bearer {server.token}"}
         response = case.call(base_url=server.url, headers=headers)
         case.validate_response(response, checks=CHECKS)
