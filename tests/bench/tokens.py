@@ -12,6 +12,7 @@ from itertools import cycle
 from bench import services
 from bench.client import Caller, request_bytes
 from bench.compare import interleaved
+from bench.cpu import cpu_microseconds
 from bench.figures import Figure, median_of, progress
 from bench.gateway import Pool, gateway
 from bench.priority import preferred
@@ -60,12 +61,23 @@ def measure(quick: bool) -> list[Figure]:
         for caller in callers.values():
             caller.p50(calls)  # warm, and thrown away
         progress(f"tokens: {rounds} rounds of {calls} calls to each")
-        found = interleaved({name: partial(caller.p50, calls) for name, caller in callers.items()}, rounds)
+        cpu: dict[str, list[float]] = {name: [] for name in fronts}
+
+        def block(name: str) -> float:
+            if name not in fronts:
+                return callers[name].p50(calls)
+            before = cpu_microseconds([fronts[name].pid])
+            p50 = callers[name].p50(calls)
+            cpu[name].append((cpu_microseconds([fronts[name].pid]) - before) / calls)
+            return p50
+
+        found = interleaved({name: partial(block, name) for name in callers}, rounds)
     kept = [(each[KEPT] - each[NONE]) for each in found.rounds]
     verified = [(each[IN_TURN] - each[NONE]) for each in found.rounds]
     return [
         median_of("tokens: gateway against itself", found.control, "x"),
         median_of("a token that the connection brings again adds to p50", kept, "µs", found.valid),
         median_of("a token that is verified adds to p50", verified, "µs", found.valid),
+        *(median_of(f"tokens: HAProxy's CPU per call, {name}", used, "µs") for name, used in cpu.items()),
         *(median_of(f"tokens: p50, {name}", found.p50s(name), "µs") for name in servers),
     ]

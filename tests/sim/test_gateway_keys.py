@@ -199,7 +199,8 @@ async def test_a_gateway_that_may_not_read_the_keys_is_not_ready(world: World) -
     world.server.heal()
     publish(world, FIRST)
     await world.start_haproxy()
-    await world.until(lambda: world.answered_by("score", "score-a"), "calls are answered", 30)
+    await world.until(world.haproxy_answers, "HAProxy has a configuration", 30)
+    await world.until(lambda: world.answered_by("score", "score-a"), "calls are answered")
 
 
 async def test_another_config_map_is_nothing_to_do_with_keys(world: World) -> None:

@@ -135,7 +135,7 @@ class World:
 
         async def noted(commands: Iterable[str]) -> list[str]:
             asked = list(commands)
-            self.commands += [command for command in asked if not command.startswith("show ")]
+            self.commands += [command for command in asked if not command.startswith(("show ", "get "))]
             return await ask(asked)
 
         self.agent.runtime.ask = noted  # type: ignore[method-assign]
@@ -161,7 +161,7 @@ class World:
             await self.until_answers()
 
     async def until_answers(self) -> None:
-        await self.until(self._haproxy_answers, "HAProxy answers")
+        await self.until(self.haproxy_answers, "HAProxy answers")
 
     async def stop_haproxy(self) -> None:
         """Killed, with all its processes."""
@@ -173,7 +173,7 @@ class World:
             for name in (files.ADMIN_SOCKET, files.MASTER_SOCKET):
                 (self._run / name).unlink(missing_ok=True)
 
-    async def _haproxy_answers(self) -> bool:
+    async def haproxy_answers(self) -> bool:
         with contextlib.suppress(HaproxyError):
             return bool(await self.runtime.process())
         return False

@@ -43,7 +43,7 @@ class Cluster:
         self.pods = Reflector(
             api, protocol.PODS, pod_view, self._pod_changed, scope, names.LABEL_POOL_UID, ignored=ignored
         )
-        self._keys: Reflector[Published] | None = None
+        self._keys: Reflector[Published] | None = None  # an empty one is false: ask whether it is None
         if keys:
             # One name: who may read no other ConfigMap may do this.
             by_name = f"metadata.name={keys[1]}"
@@ -55,7 +55,7 @@ class Cluster:
         async with asyncio.TaskGroup() as group:
             for reflector in (self.pools, self.services, self.pods):
                 group.create_task(reflector.run())
-            if self._keys:
+            if self._keys is not None:
                 group.create_task(self._keys.run())
 
     async def wait_synced(self) -> None:
@@ -69,12 +69,13 @@ class Cluster:
     @property
     def keys(self) -> Mapping[str, str]:
         """The published public keys, by kid; none when there is no ConfigMap."""
-        found = [published.keys for published in self._keys.values()] if self._keys else []
+        found = [published.keys for published in self._keys.values()] if self._keys is not None else []
         return found[0] if found else {}
 
     @property
     def _all_synced(self) -> list[asyncio.Event]:
-        return [self.pools.synced, self.services.synced, self.pods.synced, *([self._keys.synced] if self._keys else ())]
+        synced = [self.pools.synced, self.services.synced, self.pods.synced]
+        return synced if self._keys is None else [*synced, self._keys.synced]
 
     def _keys_changed(self, old: Published | None, new: Published | None) -> None:
         if new is None:

@@ -55,8 +55,10 @@ def backend(web: WebApi, endpoint: str, client_seconds: int) -> str:
     ]
     away = "cannot be reached: try again later; calls of web services are answered all the same"
     unsure = "look whether the request was carried out"
+    stopped = f"the request came to a stop for {client_seconds} s"
     pages = [
-        rest_page(408, "BadRequest", f"the request came to a stop for {client_seconds} s: send it again"),
+        rest_page(400, "BadRequest", f"{stopped}, or is not as HTTP wants it: send it again"),
+        rest_page(408, "BadRequest", f"{stopped}: send it again"),
         rest_page(500, "InternalError", "the gateway could not process this request, the reason is in its log"),
         rest_page(502, "Unavailable", f"the web API ({web}) broke off its answer: {unsure}"),
         rest_page(503, "Unavailable", f"the web API ({web}) {away}", "Retry-After 5"),

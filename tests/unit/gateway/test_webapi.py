@@ -137,7 +137,7 @@ def test_other_paths_are_unknown_and_reach_nobody(gateway: Gateway, api: WebApiS
     assert len(api.seen) == before
 
 
-@pytest.mark.parametrize("path", ["/services/a%2Fb", "/docs/%5c", "/login%00", "/services/%", "/services/%zz"])
+@pytest.mark.parametrize("path", ["/services/a%2Fb", "/docs/%5c", "/login/%00", "/services/%", "/services/%zz"])
 def test_encoded_slashes_and_the_like_are_refused(gateway: Gateway, api: WebApiServer, path: str) -> None:
     before = len(api.seen)
     failed(gateway, gateway.call(path), 400, "percent encoding")
@@ -247,13 +247,15 @@ def test_a_slow_upload_takes_as_long_as_it_takes(gateway: Gateway) -> None:
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["size"] == pieces * 1000
 
 
-@pytest.mark.parametrize("length", [1000, 1_000_000])
-def test_an_upload_that_stops_is_given_up(gateway: Gateway, length: int) -> None:
+@pytest.mark.parametrize(("length", "status"), [(1000, 408), (1_000_000, 400)])
+def test_an_upload_that_stops_is_given_up(gateway: Gateway, length: int, status: int) -> None:
+    """HAProxy's own word for it is 400 where the web API has the beginning already."""
     head = b"POST /sessions HTTP/1.1\r\nHost: s\r\nX-Request-Id: stops-%d\r\nContent-Length: %d\r\n\r\n"
     answer = gateway.raw(head % (length, length) + b"x" * 100)
-    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert b"came to a stop for 2 s" in answer
     assert b'"exceptionType"' in answer
-    assert gateway.line(f"stops-{length}")["status"] == 408
+    assert gateway.line(f"stops-{length}")["status"] == status
 
 
 # --- a web API that does not answer -----------------------------------------------------------------------------------
