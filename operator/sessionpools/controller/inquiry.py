@@ -27,7 +27,7 @@ class Inquiry:
 
     reports: dict[str, SessionReport] = field(default_factory=dict)
     idle: dict[str, float] = field(default_factory=dict)  # for how many seconds, of those that were asked just now
-    waited_seconds: float = 0.0  # for the answers of those
+    waited_seconds: float = 0.0  # of processor time, that others took while those answered
     _unanswered: dict[str, int] = field(default_factory=dict)
     _next_at: dict[str, float] = field(default_factory=dict)
     _rested_at: dict[str, float] = field(default_factory=dict)  # when one that may retire can have rested long enough
@@ -51,9 +51,9 @@ class Inquiry:
         due |= {pod.uid: pod for pod in retirable if self._rested_at.get(pod.uid, now) <= now}
         # Who was never asked, or not for longest, comes first: else the last of many would have no turn at all.
         asked = sorted(due.values(), key=lambda pod: self._next_at.get(pod.uid, -math.inf))[:AT_ONCE]
-        began = time.perf_counter()
+        began = time.thread_time()
         answers = await client.reports(asked)
-        self.waited_seconds = time.perf_counter() - began
+        self.waited_seconds = time.thread_time() - began
         for pod in asked:
             failures = 0 if pod.uid in answers else self._unanswered.get(pod.uid, 0) + 1
             self._unanswered[pod.uid] = failures

@@ -30,7 +30,7 @@ class Metrics:
         )
         self.decide_seconds = Histogram(
             "sessionpools_controller_decide_seconds",
-            "Part of a SessionPool's reconciliation that observes and decides; nothing is waited for in it.",
+            "Processor time of a SessionPool's reconciliation that observes and decides.",
             registry=self.registry,
             buckets=_DECIDE_BUCKETS,
         )

@@ -79,7 +79,7 @@ class PoolReconciler:
         pool = self._with_latest_status(found, memory)
         services = self._store.services_of(key_of(pool))
         goal = await self._target(pool, services, memory)
-        began = time.perf_counter()
+        began = time.thread_time()
         seen, by_demand, ask_again = await self._observe(pool, goal, memory)
         not_before = memory.holds.not_before(self._pace.backoff, memory.uid)
         unseen = self._unseen(seen, memory)
@@ -89,7 +89,7 @@ class PoolReconciler:
         left = frozenset(memory.left)  # there will be room that nobody has been asked for yet
         seen = replace(seen, left=left, awaits_gateways=self._awaits_gateways(unseen, memory))
         seen = self._within_limit(seen, steps, by_demand)
-        decided = time.perf_counter() - began - memory.inquiry.waited_seconds
+        decided = time.thread_time() - began - memory.inquiry.waited_seconds
         memory.filling = by_demand is None and all(pod.owner.revision == seen.revision for pod in seen.pods)
         # The status says what was observed before the plan. That it can not be written is no reason not to act.
         report, act = await asyncio.gather(
@@ -301,10 +301,10 @@ class PoolReconciler:
 
     async def _report(self, seen: Observation, memory: Memory, decided: float) -> float | None:
         """Writes the status if it differs and the last one is long enough ago; returns when to come back for it.
-        `decided` is for how many seconds was decided before."""
-        pool, now, began = seen.pool, self._monotonic(), time.perf_counter()
+        `decided` is how many seconds of processor time it took to decide before."""
+        pool, now, began = seen.pool, self._monotonic(), time.thread_time()
         status = pool_status(seen)
-        self._metrics.decide_seconds.observe(decided + time.perf_counter() - began)
+        self._metrics.decide_seconds.observe(decided + time.thread_time() - began)
         memory.settled = not any(c.type == "Reconciling" and c.status == "True" for c in status.conditions)
         if status == pool.status:
             return None
