@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import requests
+
+from sessionpools.client import HttpException as ClientsHttpException
 from sessionpools_azureml.common import Configuration, HttpClient, HttpException
 from sessionpools_azureml.common.utils import to_self_execution_block
 from sessionpools_azureml.deploy import DeployClient
 from sessionpools_azureml.deploy.operationalization import Operationalization
 from sessionpools_azureml.deploy.server import Batch, EncodingType, MLServer, Service, ServiceResponse
-
-from sessionpools.client import HttpException as ClientsHttpException
 from support.restapi import NODE, Reply, RestApi
 
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import uvicorn
-from sessionpools_azureml.deploy import DeployClient
-from sessionpools_azureml.deploy.server import MLServer
 
 from sessionpools.client import AsyncClient, Conflict, Forbidden, NotFound, PoolStalled, Unauthorized
 from sessionpools.client.cli.credentials import FileStore
 from sessionpools.kube.protocol import NODES
+from sessionpools_azureml.deploy import DeployClient
+from sessionpools_azureml.deploy.server import MLServer
 from support.batch_gateway import BatchGateway
 from support.environments import Environment
 from support.simulation import Simulation

@@ -157,8 +157,8 @@ def test_a_release_with_roles_only_serves_its_namespace_on_named_nodes_beside_th
         gateway = f"http://{GATEWAY}.{tenant}:12800"
         answer = client.call(f"{gateway}/api/mine/v1", {"x": 21})
         assert (answer.status, answer.body["outputParameters"]) == (200, {"answer": 42})
-        status, _, listed = client.request("GET", f"{gateway}/services")
-        assert (status, [service["name"] for service in json.loads(listed)]) == (200, ["mine"])
+        code, _, listed = client.request("GET", f"{gateway}/services")
+        assert (code, [service["name"] for service in json.loads(listed)]) == (200, ["mine"])
         assert client.call(f"{gateway}/namespaces/{everybody}/api/theirs/v1", {"x": 1}).status == 404
 
         # both controllers look at what changes, and each leaves the other's alone

@@ -106,7 +106,7 @@ def test_who_logs_in_through_the_gateway_publishes_pools_and_calls(
 def test_no_request_passes_without_a_token_of_ours_that_is_still_good(
     release: Secured, client: httpx.Client, published: str
 ) -> None:
-    key = release.keys().keys[0]
+    key = release.key_set().keys[0]
     now = int(time.time())
     none = ""
     tokens = {
@@ -191,7 +191,7 @@ def older(key: Key, seconds: int) -> Key:
 def test_a_turn_of_the_keys_under_load_loses_no_call(
     release: Secured, client: httpx.Client, admin: str, published: str
 ) -> None:
-    before = release.keys()
+    before = release.key_set()
     signing, following = before.keys
     assert kid_of(admin) == signing.kid
     # as if the next key had been known to the gateways for as long as it has to be
@@ -209,7 +209,7 @@ def test_a_turn_of_the_keys_under_load_loses_no_call(
 
         new = wait_for(turned, 120, "the next key signs")
         with_the_new = pod.load(url, {"x": 1}, *arguments, "--token", new)
-        made = release.keys().keys
+        made = release.key_set().keys
         assert [key.kid for key in made[:2]] == [signing.kid, following.kid]
         assert len(made) == 3  # and another one follows
         config_map = get("configmap", KEYS_SECRET + "-public", release.namespace)
@@ -274,7 +274,7 @@ def test_two_web_apis_in_a_storm_of_publish_and_delete_leave_what_they_say(
 
 
 def kept(release: Secured) -> tuple[str, list[str]]:
-    return release.password, [key.kid for key in release.keys().keys]
+    return release.password, [key.kid for key in release.key_set().keys]
 
 
 def replaced_sessions_fetch_their_code(release: Secured, client: httpx.Client, token: str) -> None:

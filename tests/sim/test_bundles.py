@@ -31,7 +31,7 @@ def publish(sim: Simulation, **pool: object) -> None:
 
 
 def url_of(pod: Json) -> str:
-    return next(e["value"] for e in pod["spec"]["containers"][0]["env"] if e["name"] == names.ENV_BUNDLE_URL)
+    return next(str(e["value"]) for e in pod["spec"]["containers"][0]["env"] if e["name"] == names.ENV_BUNDLE_URL)
 
 
 async def test_sessions_that_have_their_bundle_stay_and_new_ones_have_the_new_address(sim: Simulation) -> None:

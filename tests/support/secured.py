@@ -19,9 +19,9 @@ from typing import Any, Final
 import httpx
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from sessionpools.core.passwords import SALT_BYTES, hash_password
 
 from sessionpools.api.names import GATEWAY_ACTIVE, LABEL_GATEWAY
+from sessionpools.core.passwords import SALT_BYTES, hash_password
 from sessionpools.web.auth import keys
 from support.cluster import CONTEXT, apply, docker, get, helm, kubectl, wait_for
 from support.pools import READY_SECONDS, WORKERS, Json
@@ -71,7 +71,7 @@ class Secured:
     def password(self) -> str:
         return self.secret(ADMIN_SECRET, "password")
 
-    def keys(self) -> keys.KeySet:
+    def key_set(self) -> keys.KeySet:
         return keys.load(self.secret(KEYS_SECRET, "keys.json"))
 
     def write_keys(self, changed: keys.KeySet) -> None:

@@ -35,7 +35,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Final
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from sessionpools.session import linux
@@ -165,7 +165,7 @@ def _too_large(limit: int) -> BundleTooLargeError:
 class _Answer:
     """Bytes that arrive; `length` is how many there should be, -1 when that is not known."""
 
-    def __init__(self, stream: IO[bytes] | Any, length: int) -> None:
+    def __init__(self, stream: Any, length: int) -> None:
         self._stream = stream
         self.length = length
 

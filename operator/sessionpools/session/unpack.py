@@ -119,7 +119,7 @@ def _damaged(error: BaseException) -> BundleInvalidError:
 class _Counted:
     """A file of which no more than so many bytes are read: what is packed in few bytes may have no end."""
 
-    def __init__(self, file: IO[bytes], limit: int) -> None:
+    def __init__(self, file: IO[bytes] | gzip.GzipFile, limit: int) -> None:
         self._file = file
         self._left = limit
 
@@ -170,8 +170,9 @@ def _unpack_tar(file: _Counted, target: _Target) -> None:
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    kept: list[tarfile.TarInfo] = vars(tar)["members"]
     while (member := tar.next()) is not None:
-        tar.members.clear()  # type: ignore[attr-defined]  it would keep all of them
+        kept.clear()  # it would keep all of them
         yield member
 
 

@@ -216,7 +216,7 @@ def test_more_files_than_the_limit_are_refused(tmp_path: Path) -> None:
     for number, make in enumerate((tar_gz, zipped)):
         folder = tmp_path / str(number)
         folder.mkdir()
-        found = refusal(make(many), folder, Limits(entries=20))  # type: ignore[operator]
+        found = refusal(make(many), folder, Limits(entries=20))
         assert isinstance(found, BundleTooLargeError)
         assert "more than 20 files" in str(found)
 

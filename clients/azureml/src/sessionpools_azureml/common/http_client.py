@@ -205,7 +205,7 @@ class HttpClient:
                 self.host + request.path,
                 params=dict(request.params),
                 data=request.body or None,
-                headers=headers,  # type: ignore[arg-type]
+                headers=headers,
                 timeout=(request.timeout.connect, request.timeout.answer),
             )
         except requests.exceptions.ConnectTimeout as error:

@@ -53,7 +53,7 @@ class Batch:
 
     def state(self) -> str:
         """pending, inProgress or complete."""
-        return self._poll(partial=False).state
+        return str(self._poll(partial=False).state)
 
     def results(self, show_partial_results: bool = True) -> BatchResponse | None:
         """How far it is, with the results there are; without partial ones those of a batch that is complete. None
