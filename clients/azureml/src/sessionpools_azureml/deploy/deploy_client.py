@@ -5,7 +5,7 @@ import importlib.util
 import inspect
 import sys
 from types import ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sessionpools_azureml.common.configuration import Configuration
 from sessionpools_azureml.common.http_client import HttpClient
@@ -26,6 +26,11 @@ class DeployClient:
     What comes out is an object of a class DeployClientComposedMLServer, which derives from both. Raises ImportError
     when `use` is none, HttpException, and what `requests` raises when there is no answer.
     """
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """What the implementation has."""
 
     def __new__(cls, host: str, auth: Any = None, use: Any = None) -> "DeployClient":
         implementation = _implementation(use)
