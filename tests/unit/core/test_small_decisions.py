@@ -83,14 +83,16 @@ class TestPlacement:
         assert (found.compute_node, found.counts) == (True, True)
         assert found.closed is not None
         assert (found.closed.reason, found.closed.lasts) == ("NodePressure", True)
-        assert "node.kubernetes.io/memory-pressure" in found.closed.message
+        message = "NodePressure: the node has the taint node.kubernetes.io/memory-pressure"
+        assert found.closed.message.startswith(message)
 
     def test_a_taint_of_a_node_that_joins_is_no_pressure(self) -> None:
         taint = Taint("node.kubernetes.io/network-unavailable", "", "NoSchedule")
         found = place(pool().spec.placement, node(taints=(taint,)))
         assert found.closed is not None
         assert (found.closed.reason, found.closed.lasts) == ("NodeTainted", False)
-        assert "node.kubernetes.io/network-unavailable" in found.closed.message
+        message = "NodeTainted: the node has the taint node.kubernetes.io/network-unavailable"
+        assert found.closed.message.startswith(message)
 
     def test_prefer_no_schedule_is_only_a_preference(self) -> None:
         assert place(pool().spec.placement, node(taints=(Taint("a", "", "PreferNoSchedule"),))).closed is None
