@@ -29,8 +29,8 @@ PERIOD_SECONDS: Final = 30 * 24 * 3600
 # How long a key is published at least before it signs: a gateway's agent learns of it within seconds, HAProxy is
 # reloaded then; a gateway that does not reach the API server meanwhile has this long.
 LEAD_SECONDS: Final = 600
-# What a replica may be behind the other: it reads the keys every keystore.SYNC_SECONDS, and when it can not, it signs as
-# it did.
+# What a replica may be behind the other: it reads the keys every keystore.SYNC_SECONDS, and when it can not, it signs
+# as it did.
 BEHIND_SECONDS: Final = 900
 # Held to be enough beyond 2030 (NIST SP 800-57); each call's token is verified with it, and more bits take longer.
 _BITS: Final = 2048
