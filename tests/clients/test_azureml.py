@@ -199,7 +199,7 @@ class TestServices:
             ({"code_str": "y = 1", "outputs": {"y": dict}}, "Invalid `encoding` type"),
             ({"code_fn": lambda: 1, "outputs": {"y": float}}, "a lambda has no source"),
             ({"outputs": {"y": float}}, "give code_fn or code_str"),
-            ({"code_str": "y = 1", "objects": {"o": (each for each in ())}}, "Error serializing o"),
+            ({"code_str": "y = 1", "objects": {"o": (each for each in range(0))}}, "Error serializing o"),
         ],
     )
     def test_what_can_not_be_published_is_refused_unsent(

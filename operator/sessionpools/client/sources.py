@@ -68,7 +68,8 @@ _NAMED: Final[Mapping[str, str]] = {
 @dataclass(frozen=True, slots=True)
 class Source:
     """`fields` of the publication that say what code it is, and the files that go with it, by relative path; `name` is
-    what it may be called when nobody says so."""
+    what it may be called when nobody says so. An `init` that the code does not have is empty, so that an update takes
+    away that of the code before."""
 
     fields: Mapping[str, str]
     name: str
@@ -138,7 +139,7 @@ def _from_function(function: Callable[..., Any]) -> Source:
             f"{str(module).partition('.')[0]} with entrypoint={f'{module}:{name}'!r}"
         )
     path = Path(file)
-    return Source({"entrypoint": f"{module}:{name}"}, name, {path.name: _read(path)})
+    return Source({"entrypoint": f"{module}:{name}", "init": ""}, name, {path.name: _read(path)})
 
 
 def _from_main(function: Callable[..., Any], name: str) -> Source:
@@ -159,7 +160,7 @@ def _from_main(function: Callable[..., Any], name: str) -> Source:
     numbers = sys.version_info[:2]
     module = _FROM_DILL.format(version=".".join(map(str, numbers)), numbers=tuple(numbers))
     files = {_ENTRY_FILE: module.encode(), "function.dill": content}
-    return Source({"entrypoint": "service:predict"}, "" if name == "<lambda>" else name, files)
+    return Source({"entrypoint": "service:predict", "init": ""}, "" if name == "<lambda>" else name, files)
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -192,7 +193,7 @@ def _entry(path: Path, entrypoint: str) -> dict[str, str]:
             raise InputInvalid(f"entrypoint {entrypoint!r}: must be module:function, such as service:predict")
         return {"entrypoint": entrypoint}
     functions = functions_of(path)
-    return {"entrypoint": functions.entrypoint, **({"init": functions.init} if functions.init else {})}
+    return {"entrypoint": functions.entrypoint, "init": functions.init}
 
 
 def _walk(folder: Path) -> Iterator[Path]:

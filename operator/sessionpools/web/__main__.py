@@ -19,24 +19,25 @@ from typing import Final
 
 import uvicorn
 import uvloop
-from pythonjsonlogger.orjson import OrjsonFormatter
 from starlette.types import ASGIApp
 
 from sessionpools.kube.client import connect
+from sessionpools.kube.jsonlog import log_json
 from sessionpools.web.app import create_app
 from sessionpools.web.bundleserver import create_bundle_server
 from sessionpools.web.health import create_health_server
 from sessionpools.web.metrics import Metrics
 from sessionpools.web.parts import assemble
-from sessionpools.web.settings import ENVIRONMENT, Settings, SettingsError, from_environment
-from sessionpools.web.store.errors import StoreError
+from sessionpools.web.settings import ENVIRONMENT, STORE_URL, Settings, SettingsError, from_environment
+from sessionpools.web.store.errors import StoreError, StoreUnavailable, StoreUnfit
 from sessionpools.web.store.objects import ObjectStore
 
 __all__ = ["Server", "main", "serve"]
 
 _log = logging.getLogger(__name__)
 
-# Kubernetes gives the pod 30 s in all.
+# For requests under way, then batches (web.batch) have their time: both within the chart's
+# web.terminationGracePeriodSeconds, 60.
 FINISH_SECONDS: Final = 15
 
 EPILOG: Final = "environment:\n" + "\n".join(
@@ -57,21 +58,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         settings = from_environment(os.environ)
         store = ObjectStore.open(settings.store_url)
-    except (SettingsError, ValueError, OSError) as error:
-        where = "" if isinstance(error, SettingsError) else "SESSIONPOOLS_STORE_URL: "
-        sys.exit(f"session-pools-web: {where}{error}")
-    _log_json(settings.log_level)
+    except SettingsError as error:
+        sys.exit(f"session-pools-web: {error}")
+    except (StoreUnavailable, ValueError) as error:
+        sys.exit(f"session-pools-web: {STORE_URL}: {error}")
+    log_json(settings.log_level)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each call of a batch
     with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(settings, store))
+        try:
+            runner.run(serve(settings, store))
+        except StoreUnfit as error:
+            sys.exit(f"session-pools-web: {STORE_URL}: {error}")
 
 
 async def serve(settings: Settings, store: ObjectStore) -> None:
-    """Until SIGTERM or SIGINT."""
+    """Until SIGTERM or SIGINT. Raises StoreUnfit."""
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     try:
         await store.verify()
+    except StoreUnfit:
+        raise
     except StoreError as error:  # it may come back, and what needs it answers 503 until then
         _log.error("artifact store not usable", extra={"store": store.url, "error": str(error)})
     api = await connect(component="session-pools-web")
@@ -124,15 +132,6 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-
-
-def _log_json(level: str) -> None:
-    handler = logging.StreamHandler(sys.stdout)
-    fields = "{asctime}{levelname}{name}{message}"
-    renamed = {"asctime": "time", "levelname": "level", "name": "logger"}
-    handler.setFormatter(OrjsonFormatter(fields, style="{", rename_fields=renamed))
-    logging.basicConfig(level=level, handlers=[handler])
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each call of a batch
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from pydantic import ValidationError
@@ -124,19 +124,25 @@ class Cluster:
     async def bundles(self) -> set[str]:
         """The digests of all bundles that web services name, read from the API server: what is not among them may be
         deleted from the store. Raises KubeError."""
-        found = set[str]()
+        return {bundle_of(body.get("spec") or {}) async for body in self._listed_services()} - {""}
+
+    async def snapshots(self) -> set[str]:
+        """The ids of the snapshots that web services were published from, read likewise. Raises KubeError."""
+        metadata = [body["metadata"] async for body in self._listed_services()]
+        return {(each.get("annotations") or {}).get(names.ANNOTATION_SNAPSHOT, "") for each in metadata} - {""}
+
+    async def _listed_services(self) -> AsyncIterator[Json]:
+        """Of all namespaces that are watched, by the API server and not from memory."""
         everywhere: Sequence[str | None] = [None]
         for namespace in self._watched or everywhere:
             token = ""
             while True:
-                page = await self._api.list_page(
-                    protocol.WEB_SERVICES, namespace=namespace, continue_token=token
-                )  # fmt: skip
-                found |= {bundle_of(body.get("spec") or {}) for body in page.get("items") or ()}
+                page = await self._api.list_page(protocol.WEB_SERVICES, namespace=namespace, continue_token=token)
+                for body in page.get("items") or ():
+                    yield body
                 token = page["metadata"].get("continue") or ""
                 if not token:
                     break
-        return found - {""}
 
     # --- writing: KubeErrors come through ---------------------------------------------------------------------------
 

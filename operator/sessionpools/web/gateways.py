@@ -22,7 +22,7 @@ __all__ = ["Gateways"]
 
 _log = logging.getLogger(__name__)
 
-TIMEOUT_SECONDS: Final = 2.0
+TIMEOUT_SECONDS: Final = 2.0  # what the pods say of a pool is told without a gateway that hangs
 
 
 @dataclass(frozen=True, slots=True)

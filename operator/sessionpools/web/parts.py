@@ -80,7 +80,7 @@ class Parts:
 def assemble(api: KubeApi, settings: Settings, store: ObjectStore, *, clock: Callable[[], float] = time.time) -> Parts:
     """`clock` is in seconds since the epoch."""
     cluster = Cluster(api, settings.api_namespace, settings.watched, settings.nodes)
-    bundles, authoring = Bundles(store), Authoring(store)
+    bundles, authoring = Bundles(store), Authoring(store, clock)
     refresh_tokens = RefreshTokens(store, clock=clock)
     keys = _keys(api, settings, clock) if settings.auth_enabled else None
     auth: Authentication
@@ -92,8 +92,12 @@ def assemble(api: KubeApi, settings: Settings, store: ObjectStore, *, clock: Cal
     batches = Batches(
         store, settings.gateway_url, _headers(keys, clock), settings.pod, certificate=settings.gateway_certificate
     )
+
+    async def expire_authoring() -> None:
+        await authoring.expire(await cluster.snapshots())
+
     chores: Mapping[str, Callable[[], Awaitable[object]]] = {
-        "authoring": authoring.expire,
+        "authoring": expire_authoring,
         "batches": batches.expire,
         "refresh tokens": refresh_tokens.expire,
     }

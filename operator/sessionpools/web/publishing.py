@@ -192,7 +192,10 @@ class Publishing:
         if not entrypoint:
             raise BadRequest("entrypoint: give module:function, the function in files that answers a call")
         kept = before.get("init") if before.get("entrypoint") else None
-        spec: dict[str, Any] = {"entrypoint": entrypoint, "init": request.init or kept}
+        spec: dict[str, Any] = {
+            "entrypoint": entrypoint,
+            "init": kept if request.init is None else request.init or None,
+        }
         async with contextlib.AsyncExitStack() as stack:
             files: dict[str, Content] = {}
             if request.snapshot_id is not None:

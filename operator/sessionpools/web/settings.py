@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["ENVIRONMENT", "Settings", "SettingsError", "from_environment"]
+__all__ = ["ENVIRONMENT", "STORE_URL", "Settings", "SettingsError", "from_environment"]
+
+STORE_URL: Final = "SESSIONPOOLS_STORE_URL"
 
 # name, default, meaning: what `--help` shows
 ENVIRONMENT: Final = (
@@ -18,7 +20,7 @@ ENVIRONMENT: Final = (
     ("SESSIONPOOLS_API_NAMESPACE", "default", "namespace of the web services and pools that this API is about"),
     ("SESSIONPOOLS_WATCH_NAMESPACES", "", "comma-separated: whose web services keep bundles alive; empty: all"),
     ("SESSIONPOOLS_NODES", "", "comma-separated names of the compute nodes, where nodes may not be read"),
-    ("SESSIONPOOLS_STORE_URL", "file:///var/lib/session-pools", "bundles, authoring, batches: file, s3, gs or az"),
+    (STORE_URL, "file:///var/lib/session-pools", "bundles, authoring, batches: file, s3, gs or az"),
     ("SESSIONPOOLS_BUNDLES_URL", "", "where session pods find them; default http://session-pools-web.NAMESPACE:12803"),
     ("SESSIONPOOLS_GATEWAY_URL", "http://session-pools-gateway:12800", "where batches are called"),
     (
@@ -58,7 +60,7 @@ class Settings:
     rest_port: int = 12802
     bundles_port: int = 12803
     http_port: int = 12804
-    store_url: str = _DEFAULTS["SESSIONPOOLS_STORE_URL"]
+    store_url: str = _DEFAULTS[STORE_URL]
     bundles_url: str = ""
     gateway_url: str = _DEFAULTS["SESSIONPOOLS_GATEWAY_URL"]
     gateway_certificate: Path | None = None
@@ -121,7 +123,7 @@ def from_environment(env: Mapping[str, str]) -> Settings:
         rest_port=port("SESSIONPOOLS_REST_PORT"),
         bundles_port=bundles_port,
         http_port=port("SESSIONPOOLS_HTTP_PORT"),
-        store_url=get("SESSIONPOOLS_STORE_URL"),
+        store_url=get(STORE_URL),
         bundles_url=url("SESSIONPOOLS_BUNDLES_URL", bundles_url, "http", "https"),
         gateway_url=url("SESSIONPOOLS_GATEWAY_URL", get("SESSIONPOOLS_GATEWAY_URL"), "http", "https"),
         gateway_certificate=Path(certificate) if certificate else None,

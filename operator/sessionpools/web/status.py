@@ -72,7 +72,7 @@ def _node(where: Place, pools: Iterable[SessionPool]) -> Part:
         "apiVersion": "1.0",
     }
     if where.closed:
-        details["message"] = where.closed
+        details["message"] = where.closed.message
     return Part(FAIL if not where.node.ready else WARN if where.closed else PASS, details)
 
 

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,15 @@ def score(home: Path, login: RestApi) -> RestApi:
     (home / "score.py").write_text("def predict(x, y=1):\n    print('scoring')\n    return x * y\n")
     done("publish", str(home / "score.py"), "--name", "Score", "--input", "x=float")
     return login
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Children take Ctrl-C, as from a terminal: a shell has its background jobs ignore SIGINT, and what they start
+    inherits that, these tests included."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class TestLogin:
@@ -244,6 +254,7 @@ class TestPools:
         result = run("pools", "set", "Score", "v1", "--initial", "1", "--max", "1", "--watch", "--timeout", "0")
         assert result.exit_code == 5
 
+    @pytest.mark.usefixtures("interruptible")
     def test_all_pools_are_followed_until_it_is_interrupted(self, score: RestApi) -> None:
         done("pools", "set", "Score", "v1", "--initial", "1", "--max", "2")
         process = subprocess.Popen(
@@ -252,11 +263,15 @@ class TestPools:
             stderr=subprocess.PIPE,
             text=True,
         )
-        assert process.stderr is not None
-        assert process.stderr.readline().startswith("Score v1: Success, 1 of 1 sessions ready")
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
-        assert process.returncode == 130
+        try:
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith("Score v1: Success, 1 of 1 sessions ready")
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=30)
+            assert process.returncode == 130
+        finally:
+            process.kill()
+            process.communicate()
 
 
 class TestBatch:

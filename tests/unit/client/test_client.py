@@ -110,6 +110,24 @@ class TestServices:
         assert api.asked("PATCH .*")[0].params == {"force": "true"}
         assert api.asked("PATCH .*")[0].json() == {"description": "other"}
 
+    async def test_the_init_of_the_code_before_goes_with_it(self, client: Both, api: RestApi, tmp_path: Path) -> None:
+        path = tmp_path / "score.py"
+        path.write_text("def load(): ...\ndef predict(x):\n    return x\n")
+        await client.services.publish("Score", "v1", path)
+        path.write_text("def predict(x):\n    return -x\n")
+        await client.services.update("Score", "v1", path)
+        sent = [each.json()["init"] for each in api.asked("(POST|PATCH) /services/Score/v1")]
+        assert sent == ["score:load", ""]
+        assert (await client.call("Score", "v1", x=4)).output() == -4
+
+    async def test_an_empty_init_is_sent_and_one_that_is_left_out_is_not(self, client: Both, api: RestApi) -> None:
+        await client.services.publish("Add", "v1", SCRIPT, script=True, init="y = 1\n")
+        await client.services.update("Add", "v1", script=True, init="", description="adds")
+        await client.services.update("Add", "v1", description="adds again")
+        first, second = (each.json() for each in api.asked("PATCH /services/Add/v1"))
+        assert first["initCode"] == ""
+        assert second.keys() == {"description"}
+
     async def test_an_update_of_nothing_and_an_unknown_field_are_refused(self, client: Both) -> None:
         with pytest.raises(InputInvalid, match="nothing to update"):
             await client.services.update("Add", "v1")

@@ -14,7 +14,7 @@ import pytest
 
 from sessionpools.client import InputInvalid
 from sessionpools.client.sources import definitions, source_of, type_name
-from support.restapi import serving
+from support.builders import pool
 from support.tools import ROOT
 
 
@@ -135,8 +135,8 @@ def test_what_is_no_plain_function_is_refused() -> None:
         source_of(items)
     with pytest.raises(InputInvalid, match="no plain function"):
         source_of(len)
-    with pytest.raises(InputInvalid, match=r"is in a package.*entrypoint='support.restapi:serving"):
-        source_of(serving.__wrapped__)  # type: ignore[attr-defined]
+    with pytest.raises(InputInvalid, match=r"is in a package.*entrypoint='support.builders:pool'"):
+        source_of(pool)
 
 
 def test_a_value_that_can_not_be_sent_is_named() -> None:

@@ -128,6 +128,22 @@ def test_the_paths_of_the_rest_api_go_to_the_web_api(gateway: Gateway, path: str
         assert (line["outcome"], line["node"], line["principal"], line["tokenRefused"]) == ("web", "web", "", "")
 
 
+def test_the_log_has_nothing_of_a_query_string(gateway: Gateway) -> None:
+    """It may be a secret: a refresh token that is revoked stands in one."""
+    secret = "a-refresh-token"
+    ids = [
+        gateway.call(f"{path}?refreshToken={secret}", method=method).headers["x-request-id"]
+        for method, path in (
+            ("DELETE", "/login/refreshToken"),
+            ("POST", "/api/S/v1"),
+            ("GET", "/api/S/v1"),
+            ("GET", "/"),
+        )
+    ]
+    assert all(gateway.line(each) for each in ids)
+    assert secret not in (gateway.directory / "out").read_text()
+
+
 @pytest.mark.parametrize("path", OTHERS)
 def test_other_paths_are_unknown_and_reach_nobody(gateway: Gateway, api: WebApiServer, path: str) -> None:
     before = len(api.seen)

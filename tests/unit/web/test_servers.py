@@ -23,6 +23,7 @@ from sessionpools.web.bundleserver import create_bundle_server
 from sessionpools.web.health import create_health_server
 from sessionpools.web.metrics import Metrics
 from support.apiserver import ApiServer
+from support.careless_s3 import URL, careless_s3
 from support.kubelet import make_node
 from support.tools import ROOT
 from support.web import ADMIN_PASSWORD, SCRIPT, WebWorld
@@ -183,3 +184,26 @@ async def test_a_wrong_setting_ends_the_process_with_its_name(
         assert process.returncode == 1
         assert said in err.decode()
         assert "Traceback" not in err.decode()
+
+
+async def test_a_store_that_can_not_be_made_ends_the_process_with_its_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no directory")
+    store = str(tmp_path / "file" / "store")
+    async with (
+        ApiServer() as server,
+        running(environment(tmp_path, server, SESSIONPOOLS_STORE_URL=store)) as process,
+    ):
+        _, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 1
+    where = f"SESSIONPOOLS_STORE_URL: store file://{store}"
+    assert err.decode() == f"session-pools-web: {where}: Not a directory: make the directory writable\n"
+
+
+async def test_a_store_that_ignores_conditions_ends_the_process_with_its_setting(tmp_path: Path) -> None:
+    async with ApiServer() as server, careless_s3() as environ:
+        env = environment(tmp_path, server, SESSIONPOOLS_STORE_URL=URL) | environ
+        async with running(env) as process:
+            _, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 1
+    (line,) = err.decode().splitlines()
+    assert line.startswith(f"session-pools-web: SESSIONPOOLS_STORE_URL: store {URL}: ignores the conditions of writes")

@@ -94,6 +94,19 @@ async def test_a_function_in_files_is_published_with_its_entrypoint(world: WebWo
     assert (await bundle_of(world)).keys() == {"service.py"}
 
 
+async def test_an_update_keeps_the_init_unless_it_names_another_or_an_empty_one(
+    world: WebWorld, admin: httpx.AsyncClient
+) -> None:
+    await admin.post("/services/Score/v1", json=NATIVE | {"init": "service:load"})
+    assert (await admin.patch("/services/Score/v1", json={"entrypoint": "service:predict"})).status_code == 200
+    assert world.service()["spec"]["init"] == "service:load"
+    assert (await admin.patch("/services/Score/v1", json={"init": "service:warm"})).status_code == 200
+    assert world.service()["spec"]["init"] == "service:warm"
+    assert (await admin.patch("/services/Score/v1", json={"init": ""})).status_code == 200
+    assert "init" not in world.service()["spec"]
+    assert (await bundle_of(world)).keys() == {"service.py"}
+
+
 async def test_large_files_of_a_function_come_by_way_of_a_snapshot(world: WebWorld, admin: httpx.AsyncClient) -> None:
     session = (await admin.post("/sessions", json={})).json()["sessionId"]
     await admin.put(f"/sessions/{session}/files/lib/model.bin", content=b"weights")

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import json
 import zipfile
 
 import httpx
 import pytest
 
 from sessionpools.web.auth.identity import Role
-from support.web import WebWorld, error_of
+from support.web import SCRIPT, WebWorld, error_of
+
+
+async def collect(world: WebWorld) -> None:
+    """Also if the replica is just about to collect by itself."""
+    async with asyncio.timeout(30):
+        while not await world.parts.collector.turn():
+            await asyncio.sleep(0.05)
 
 
 async def session_of(client: httpx.AsyncClient, **body: str) -> str:
@@ -90,6 +99,23 @@ async def test_a_snapshot_stays_as_it_was_and_a_session_may_begin_with_it(admin:
             "files/a.txt": b"text",
         }
     assert (await admin.delete(f"/snapshots/{snapshot}")).status_code == 200
+    assert (await admin.get("/snapshots")).json() == []
+
+
+async def test_an_old_snapshot_stays_while_a_service_names_it(world: WebWorld, admin: httpx.AsyncClient) -> None:
+    session = (await admin.post("/sessions", json={})).json()["sessionId"]
+    named, unnamed = [
+        (await admin.post(f"/sessions/{session}/snapshot", json={})).json()["snapshotId"] for _ in range(2)
+    ]
+    assert (await admin.post("/services/Score/v1", json=SCRIPT | {"snapshotId": named})).status_code == 201
+    for snapshot in (named, unnamed):
+        key = f"authoring/snapshots/{snapshot}"
+        document = json.loads((await world.parts.store.get(key)).data)
+        await world.parts.store.put(key, json.dumps(document | {"created": 0.0}).encode())
+    await collect(world)
+    assert [each["id"] for each in (await admin.get("/snapshots")).json()] == [named]
+    assert (await admin.delete("/services/Score/v1")).status_code == 200
+    await collect(world)
     assert (await admin.get("/snapshots")).json() == []
 
 

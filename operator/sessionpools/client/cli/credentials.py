@@ -55,16 +55,17 @@ class FileStore:
 
     def load(self) -> Tokens | None:
         try:
-            if os.name == "posix" and self._path.stat().st_mode & _OTHERS:
-                raise InputInvalid(
-                    f"{self._path}: others can read it, and so your token: chmod 600 it, and log in again"
-                )
-            fields = json.loads(self._path.read_text())
-            return Tokens(fields["access"], fields["expiresAt"], fields["refresh"], fields["lifetime"])
+            mode = self._path.stat().st_mode
+            text = self._path.read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
             raise InputInvalid(f"{self._path}: can not be read: {error.strerror}") from None
+        if os.name == "posix" and mode & _OTHERS:
+            raise InputInvalid(f"{self._path}: others can read it, and so your token: chmod 600 it, and log in again")
+        try:
+            fields = json.loads(text)
+            return Tokens(fields["access"], fields["expiresAt"], fields["refresh"], fields["lifetime"])
         except (ValueError, KeyError, TypeError):
             raise InputInvalid(f"{self._path}: is damaged: remove it, and log in again") from None
 

@@ -27,7 +27,7 @@ class Publication(TypedDict, total=False):
     - script: the code is a script (a path, or its text) that runs for each call: inputs are variables, and so are
       outputs, which have to be declared; `init` is then the text of a block that runs once before
     - entrypoint, init: `module:function` that answers calls, and that runs once before. Left out: `predict` or the only
-      public function of the file, `init` or `load`
+      public function of the file, `init` or `load` if it has one; an empty `init` is none
     - modules: imported before the code
     - inputs, outputs: types by name, as Python types (float, numpy.ndarray, pandas.DataFrame) or their names; left
       out, a function's annotations say them
@@ -178,14 +178,14 @@ def _id(response: Response, field: str) -> str:
 def _publication(code: Callable[..., Any] | Path | str | None, more: Publication) -> _Publication:
     if unknown := more.keys() - Publication.__annotations__.keys():
         raise InputInvalid(f"{sorted(unknown)[0]!r} is no field of a publication: see Publication for those there are")
-    script, entrypoint, init = more.get("script", False), more.get("entrypoint", ""), more.get("init", "")
+    script, entrypoint = more.get("script", False), more.get("entrypoint", "")
     fields: dict[str, Any] = {"entrypoint": entrypoint} if entrypoint else {}
     files: Mapping[str, bytes] = {}
     if code is not None:
         source = source_of(code, entrypoint=entrypoint, script=script)
         fields, files = {**source.fields, "runtimeType": "Python"}, source.files
     said = {
-        "initCode" if script else "init": init or None,
+        "initCode" if script else "init": more.get("init"),
         "inputParameterDefinitions": definitions(more.get("inputs"), "input"),
         "outputParameterDefinitions": definitions(more.get("outputs"), "output"),
         "outputFileNames": list(more["output_files"]) if "output_files" in more else None,

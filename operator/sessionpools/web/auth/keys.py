@@ -29,9 +29,10 @@ PERIOD_SECONDS: Final = 30 * 24 * 3600
 # How long a key is published at least before it signs: a gateway's agent learns of it within seconds, HAProxy is
 # reloaded then; a gateway that does not reach the API server meanwhile has this long.
 LEAD_SECONDS: Final = 600
-# What a replica may be behind the other: it reads the keys every 30 s, and when it can not, it signs as it did.
+# What a replica may be behind the other: it reads the keys every keystore.SYNC_SECONDS, and when it can not, it signs
+# as it did.
 BEHIND_SECONDS: Final = 900
-# 2048 bits are held to be enough beyond 2030 (NIST SP 800-57); to sign takes 0.5 ms, and to verify 0.02 ms in HAProxy.
+# Held to be enough beyond 2030 (NIST SP 800-57); each call's token is verified with it, and more bits take longer.
 _BITS: Final = 2048
 _FORMAT: Final = 1
 
@@ -191,7 +192,7 @@ def _load_key(index: int, entry: _Entry) -> Key:
 
 
 def make_key(now: float, signs_from: int) -> Key:
-    """A new key, from the system's randomness. Takes about 0.1 s: call it in a thread."""
+    """A new key, from the system's randomness. Primes are searched for: call it in a thread."""
     private = generate_private_key(public_exponent=65537, key_size=_BITS)
     return Key(_kid(private), int(now), signs_from, private)
 

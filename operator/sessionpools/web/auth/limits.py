@@ -27,7 +27,7 @@ from sessionpools.web.auth.errors import TooManyAttempts
 
 __all__ = ["Attempt", "Bucket", "LoginLimit", "Rate"]
 
-ENTRIES_AT_MOST: Final = 10_000  # of each kind: about 3 MB
+ENTRIES_AT_MOST: Final = 10_000  # of each kind: callers choose names, and must not choose how much memory this takes
 
 
 @dataclass(frozen=True, slots=True)

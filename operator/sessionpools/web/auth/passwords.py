@@ -20,7 +20,7 @@ from sessionpools.web.auth.errors import TooManyAttempts
 __all__ = ["Passwords"]
 
 VERIFIED_AT_ONCE: Final = 2  # 128 MiB
-WAITING_AT_MOST: Final = 32  # at the back of the line one waits for about 2 s
+WAITING_AT_MOST: Final = 32  # whoever is behind these waits less by coming again
 
 
 class Passwords:

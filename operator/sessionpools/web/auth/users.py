@@ -180,7 +180,7 @@ class LocalUsers:
     async def _look_up(self, name: str) -> _Known | None:
         async with self._reading:
             if self._admin_file.changed():
-                await asyncio.to_thread(self._read_admin)  # hashes: 0.1 s
+                await asyncio.to_thread(self._read_admin)  # it hashes
             if self._users_file is not None and self._users_file.changed():
                 await asyncio.to_thread(self._read_users, self._users_file)
         known = self._admin if name == ADMIN else self._users

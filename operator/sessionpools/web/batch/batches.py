@@ -52,7 +52,7 @@ MAX_PARALLEL: Final = 100  # its MaxNumberOfThreadsPerBatchExecution
 _MAX_RUNNING: Final = 8  # batches of one replica at a time, as each has its inputs in memory; others are pending
 _SCAN_SECONDS: Final = 5.0  # a list of what is not finished, mostly empty
 _ORPHAN_SECONDS: Final = 3600.0  # inputs are stored before the record, by a replica that may have died in between
-_DRAIN_SECONDS: Final = 20.0  # for calls under way when the replica ends: Kubernetes gives it 30
+_DRAIN_SECONDS: Final = 20.0  # for calls under way when the replica ends, after web.__main__.FINISH_SECONDS
 _TRIES: Final = 20
 
 

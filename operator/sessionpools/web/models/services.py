@@ -78,7 +78,7 @@ class PublishRequest(Body):
     entrypoint: Annotated[str, Field(max_length=255)] | None = None
     """module:function that answers a call; not together with `code`."""
     init: Annotated[str, Field(max_length=255)] | None = None
-    """module:function that runs once before the first call; with `entrypoint`."""
+    """module:function that runs once before the first call; with `entrypoint`. Empty: none does."""
     modules: Annotated[list[str], Field(max_length=64)] | None = None
     """Modules that are imported before the code."""
     warmup: dict[str, Any] | None = None

@@ -43,7 +43,8 @@ MAX_SESSION_BYTES: Final = 2 << 30  # what a bundle may hold
 MAX_OBJECTS: Final = 1000  # objects and files: the document that lists them is written with each
 # A client's publishing takes seconds to minutes; one that broke off leaves what it had put until then.
 SESSION_SECONDS: Final = 3600.0
-# A snapshot is published within minutes of being taken, by hand within a day; a service has a copy of what it needs.
+# A snapshot is published within minutes of being taken, by hand within a day. One that a service was published from
+# stays, though that has a copy: the service names it, and who publishes the next version may begin with it.
 SNAPSHOT_SECONDS: Final = 86_400.0
 BLOB_GRACE_SECONDS: Final = 3600.0  # content is stored before the document that names it
 

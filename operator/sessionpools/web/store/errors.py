@@ -2,6 +2,7 @@
 
     StoreError                what follows; never raised itself
     ├── StoreUnavailable      503: the store did not answer, or refused us; whether a write took is not known
+    │   └── StoreUnfit        at start: it answers, and lacks what is needed of it, so that nothing is begun
     ├── NotFound              404: there is no such object, session, snapshot, bundle or batch, or it is another's
     ├── Changed               409: somebody else has written it since it was read
     └── Refused               400: what was given can't be kept: a name, a number, a form
@@ -10,7 +11,7 @@
 A message names the object, what is wrong with it and what to do, and may be shown to callers: it has no credentials.
 """
 
-__all__ = ["Changed", "NotFound", "Refused", "StoreError", "StoreUnavailable", "TooLarge"]
+__all__ = ["Changed", "NotFound", "Refused", "StoreError", "StoreUnavailable", "StoreUnfit", "TooLarge"]
 
 
 class StoreError(Exception):
@@ -19,6 +20,10 @@ class StoreError(Exception):
 
 class StoreUnavailable(StoreError):  # noqa: N818
     """The store did not answer in time, or answered that it can't or won't. A write may have taken or not."""
+
+
+class StoreUnfit(StoreUnavailable):
+    """It ignores the conditions of writes: another store is needed."""
 
 
 class NotFound(StoreError):  # noqa: N818

@@ -29,7 +29,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import LocalStore, from_url
 
-from sessionpools.web.store.errors import Changed, NotFound, StoreUnavailable
+from sessionpools.web.store.errors import Changed, NotFound, StoreUnavailable, StoreUnfit
 from sessionpools.web.store.volume import Volume, digest
 
 if TYPE_CHECKING:
@@ -236,14 +236,14 @@ class ObjectStore:
     async def verify(self) -> None:
         """Whether we may write, and whether the store heeds the conditions of a write. For once, at start.
 
-        Raises StoreUnavailable. A store that takes a write whose condition does not hold would let two replicas run one
-        batch, so that it is not used at all.
+        Raises StoreUnavailable, and StoreUnfit for a store that takes a write whose condition does not hold: it would
+        let two replicas run one batch, so that it must not be used at all.
         """
         key = f"health/{uuid.uuid4().hex}"
         heeds = await self._heeds_conditions(key)
         await self.delete(key)
         if not heeds:
-            raise StoreUnavailable(
+            raise StoreUnfit(
                 f"store {self.url}: ignores the conditions of writes (If-Match, If-None-Match), on which batches and "
                 "leases rest: use a store that has them"
             )

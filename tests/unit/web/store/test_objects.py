@@ -10,13 +10,12 @@ import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-from aiohttp import web
 
-from sessionpools.web.store.errors import Changed, NotFound, StoreUnavailable
+from sessionpools.web.store.errors import Changed, NotFound, StoreUnavailable, StoreUnfit
 from sessionpools.web.store.objects import ObjectStore, Version
+from support.careless_s3 import URL, careless_s3
 from support.s3 import S3Server
 from support.tools import ROOT
 
@@ -217,41 +216,11 @@ async def test_a_store_that_keeps_its_promises_is_verified_and_left_empty(store:
 
 
 async def test_a_store_that_ignores_conditions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such S3-compatible servers exist: the header is simply not read."""
-    objects: dict[str, bytes] = {}
-
-    async def handle(request: web.Request) -> web.Response:
-        if request.method == "PUT":
-            objects[request.path] = await request.read()
-        elif request.method == "DELETE":
-            objects.pop(request.path, None)
-            return web.Response(status=204)
-        elif request.path not in objects:
-            return web.Response(status=404)
-        data = objects[request.path]
-        headers = {"ETag": f'"{hash(data)}"', "Last-Modified": "Sun, 01 Nov 2026 00:00:00 GMT"}
-        return web.Response(body=b"" if request.method == "PUT" else data, headers=headers)
-
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", handle)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    server: Any = site._server
-    port = server.sockets[0].getsockname()[1]
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "a",
-        "AWS_SECRET_ACCESS_KEY": "b",
-        "AWS_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-    }.items():
-        monkeypatch.setenv(name, value)
-    try:
-        with pytest.raises(StoreUnavailable, match="ignores the conditions of writes"):
-            await ObjectStore.open("s3://bucket/prefix").verify()
-    finally:
-        await runner.cleanup()
+    async with careless_s3() as environ:
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(StoreUnfit, match="ignores the conditions of writes"):
+            await ObjectStore.open(URL).verify()
 
 
 async def test_a_server_that_is_away_is_said_with_the_store_and_without_secrets(
