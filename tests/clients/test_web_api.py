@@ -22,7 +22,7 @@ from support.batch_gateway import BatchGateway
 from support.environments import Environment
 from support.simulation import Simulation
 from support.waiting import until
-from support.web import ADMIN_PASSWORD, WebWorld
+from support.web import ADMIN_PASSWORD, NAMESPACE, WebWorld
 
 
 class Served:
@@ -113,6 +113,19 @@ async def test_a_pool_is_awaited_resized_told_and_ended(served: Served) -> None:
         await client.pools.delete("Score", "v1")
         gone = await client.pools.wait_until_gone("Score", "v1", timeout=60)
         assert {node.name for node in gone.nodes} == {"worker-1", "worker-2"}
+
+
+async def test_what_sessions_print_is_told_by_node(served: Served) -> None:
+    async with served.client() as client:
+        await served.world.kubectl_service()
+        await client.pools.create_or_update("Score", "v1", 1, 1)
+        await client.pools.wait_until_ready("Score", "v1", timeout=60)
+        for pod in served.sim.pods():
+            served.sim.server.logs[NAMESPACE, pod["metadata"]["name"]] = "one\ntwo\n"
+        told = [(each.node, each.lines, each.error) for each in (await client.services.logs("Score", "v1", 1)).pods]
+        assert told == [("worker-1", ("two",), ""), ("worker-2", ("two",), "")]
+        with pytest.raises(NotFound, match="no session pod on node 'worker-9'"):
+            await client.services.logs("Score", "v1", node="worker-9")
 
 
 async def test_a_pool_that_can_not_become_ready_says_why(served: Served) -> None:

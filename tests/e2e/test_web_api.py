@@ -23,7 +23,7 @@ SERVICE = "myWebservice1234"
 VERSION = "v1.0.0"
 PATH = f"/services/{SERVICE}/{VERSION}"
 SCRIPT = {
-    "code": "import math\nanswer = math.floor(x) + offset\n",
+    "code": "import math\nprint('rounding', x)\nanswer = math.floor(x) + offset\n",
     "initCode": "offset = 1\n",
     "description": "rounds down and adds",
     "operationId": "add",
@@ -117,6 +117,23 @@ def test_a_pool_is_filled_on_every_compute_node_and_called(rest: Rest, pooled: N
 
     wait_for(lambda: (usage()["wait"] or {}).get("count"), 30, "the gateways have counted the call")
     assert (usage()["idle"], usage()["status"]) == (len(WORKERS), "Success")
+
+
+def test_what_code_prints_is_in_the_log_of_its_session(rest: Rest, pooled: None) -> None:
+    assert rest("POST", f"/api/{SERVICE}/{VERSION}", {"x": 4711.5}).status == 200
+
+    def printed() -> list[str]:
+        """The nodes whose sessions have printed it."""
+        answer = rest("GET", f"{PATH}/logs?lines=200")
+        assert answer.status == 200, answer.body
+        assert {pod["node"]: pod["error"] for pod in answer.body["pods"]} == dict.fromkeys(WORKERS)
+        return [pod["node"] for pod in answer.body["pods"] if any("rounding 4711.5" in line for line in pod["lines"])]
+
+    wait_for(lambda: bool(printed()), 30, "the line is in a log")
+    (node,) = printed()
+    there = rest("GET", f"{PATH}/logs?node={node}&lines=1").body["pods"]
+    assert {(pod["node"], len(pod["lines"])) for pod in there} == {(node, 1)}
+    assert rest("GET", f"{PATH}/logs?node=nowhere").status == 404
 
 
 def test_a_batch_is_answered_by_the_pool(rest: Rest, pooled: None) -> None:

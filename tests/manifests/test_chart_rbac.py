@@ -41,8 +41,10 @@ ROUTE = grant("sessionpools.dev", "sessionpools webservices", "get list watch") 
 READ_KEYS = grant("", "configmaps", "get list watch")
 ELECT = grant("", "pods", "get list watch patch") | LEASE | READ_KEYS
 FIND_BUNDLES = grant("sessionpools.dev", "webservices", "list")
-PUBLISH = grant("sessionpools.dev", "sessionpools webservices", "get list watch create update delete") | grant(
-    "", "pods", "get list watch"
+PUBLISH = (
+    grant("sessionpools.dev", "sessionpools webservices", "get list watch create update delete")
+    | grant("", "pods", "get list watch")
+    | grant("", "pods/log", "get")
 )
 KEEP_KEYS = grant("", "pods", "get list watch") | grant("", "secrets configmaps", "get patch")
 
@@ -255,7 +257,9 @@ def test_no_right_is_a_wildcard_and_none_is_on_secrets_but_the_keys_or_escalates
     for role in of_kind(chart(values), "Role", "ClusterRole"):
         for group, resource, verb in rights(role):
             assert "*" not in (group, resource, verb)
-            assert not resource.startswith(("serviceaccounts", "roles", "clusterroles", "pods/"))
+            assert not resource.startswith(("serviceaccounts", "roles", "clusterroles"))
+            assert not resource.startswith("pods/") or (resource, verb) == ("pods/log", "get")
+            assert resource != "pods/log" or role["metadata"]["name"] == "session-pools-web"
             assert resource != "secrets" or role["metadata"]["name"] == "session-pools-web-release"
             assert verb not in ("impersonate", "escalate", "bind")
 

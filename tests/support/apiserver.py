@@ -27,7 +27,7 @@ from sessionpools.kube.client import HttpKubeApi
 from sessionpools.kube.credentials import Credentials
 from support.apiserver_faults import WRITES as WRITES
 from support.apiserver_faults import Break, Fault, Request
-from support.apiserver_objects import Json, Refused, Resource
+from support.apiserver_objects import Json, Refused, Resource, log_of
 from support.apiserver_routes import discovery, locate
 from support.apiserver_store import Store
 
@@ -45,6 +45,7 @@ class ApiServer:
     ) -> None:
         self.store = Store(clock=clock, seed=seed)
         self.requests: list[Request] = []
+        self.logs: dict[tuple[str, str], str] = {}  # what a pod's container has written; by namespace and name
         self.url = ""
         self._bookmark_seconds = bookmark_seconds
         self._port = port
@@ -235,6 +236,10 @@ class ApiServer:
 
     def _do(self, http: web.Request, request: Request) -> web.Response:
         try:
+            if (request.verb, request.subresource) == ("get", "log"):
+                pod = self.store.get(request.resource, request.name, request.namespace)
+                text = log_of(pod, self.logs.get((request.namespace, request.name), ""), http.query)
+                return web.Response(status=204) if text is None else web.Response(body=text, content_type="text/plain")
             return _json_response(self._result(http, request), 201 if request.verb == "create" else 200)
         except Refused as refusal:
             return _refusal(refusal)

@@ -238,3 +238,24 @@ def new_pod(body: Json) -> Json:
             tolerations.append({"key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300})
     spec["tolerations"] = tolerations
     return {**body, "spec": spec, "status": {"phase": "Pending", "qosClass": "BestEffort"}}
+
+
+def log_of(pod: Json, text: str, query: Mapping[str, str]) -> bytes | None:
+    """What GET pods/NAME/log answers where the container has written `text`; None: the pod is on no node."""
+    name = pod["metadata"]["name"]
+    containers = [each["name"] for each in pod["spec"].get("containers", ())]
+    container = query.get("container") or containers[0]
+    if container not in containers:
+        raise Refused(400, "BadRequest", f"container {container} is not valid for pod {name}")
+    if not pod["spec"].get("nodeName"):
+        return None
+    statuses = {each["name"]: each for each in pod.get("status", {}).get("containerStatuses", ())}
+    if container not in statuses:
+        raise Refused(400, "BadRequest", f'container "{container}" in pod "{name}" is not available')
+    waiting = statuses[container]["state"].get("waiting")
+    if waiting and "terminated" not in statuses[container].get("lastState", {}):
+        why = waiting.get("reason", "")
+        raise Refused(400, "BadRequest", f'container "{container}" in pod "{name}" is waiting to start: {why}')
+    lines = re.findall(rb"[^\n]*\n|[^\n]+", text.encode())
+    last = b"".join(lines[-int(query["tailLines"]) :] if "tailLines" in query else lines)
+    return last[: int(query["limitBytes"])] if "limitBytes" in query else last

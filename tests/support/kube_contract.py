@@ -22,6 +22,8 @@ from sessionpools.kube.protocol import (
 from support.apiserver import ApiServer
 from support.kubelet import Kubelet
 
+IMAGE = "session-pools-session:dev"  # what runs in the real cluster is made of it
+
 
 @dataclass
 class Cluster:
@@ -66,6 +68,21 @@ class Cluster:
         spec |= {"nodeName": self.node} if bound else {"nodeSelector": {"contract.test/none": "true"}}
         body = {"metadata": {"name": name, **metadata}, "spec": spec}
         return await self.api.create(PODS, body, namespace=self.namespace)
+
+    async def printing(self, name: str, text: str) -> None:
+        """A pod whose container has written this, and sleeps."""
+        command = ["python", "-c", f"import time; print({text!r}, end='', flush=True); time.sleep(3600)"]
+        container = {"name": "main", "image": IMAGE, "imagePullPolicy": "Never", "command": command}
+        spec = {"containers": [container], "automountServiceAccountToken": False, "nodeName": self.node,
+                "terminationGracePeriodSeconds": 0}  # fmt: skip
+        await self.api.create(PODS, {"metadata": {"name": name}, "spec": spec}, namespace=self.namespace)
+        if self.fake:
+            self.fake.logs[self.namespace, name] = text
+        self.kubelets_act()
+
+    async def log(self, name: str, container: str = "main", *, lines: int = 100, limit_bytes: int = 1000) -> str:
+        log = self.api.log(name, container, namespace=self.namespace, lines=lines, limit_bytes=limit_bytes)
+        return (await log).decode()
 
     def kubelets_act(self) -> None:
         """In the in-process cluster someone has to say so."""

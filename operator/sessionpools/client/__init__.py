@@ -49,10 +49,12 @@ from sessionpools.client.models import (
     Node,
     NodeUsage,
     Parameter,
+    PodLog,
     PoolNode,
     PoolStatus,
     PoolUsage,
     Service,
+    ServiceLogs,
     Wait,
 )
 from sessionpools.client.tokens import Identity, Store, Tokens
@@ -81,6 +83,7 @@ __all__ = [
     "NotFound",
     "NotLoggedIn",
     "Parameter",
+    "PodLog",
     "PoolNode",
     "PoolStalled",
     "PoolStatus",
@@ -88,6 +91,7 @@ __all__ = [
     "Publication",
     "ServerError",
     "Service",
+    "ServiceLogs",
     "SessionPoolsError",
     "Store",
     "Tokens",

@@ -33,6 +33,7 @@ class AsyncServices(_Part):
     publish = awaiting(ServiceFlows.publish)
     update = awaiting(ServiceFlows.update)
     delete = awaiting(ServiceFlows.delete)
+    logs = awaiting(ServiceFlows.logs)
 
 
 class AsyncPools(_Part):

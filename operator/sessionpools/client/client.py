@@ -48,6 +48,7 @@ class Services(_Part):
     publish = blocking(ServiceFlows.publish)
     update = blocking(ServiceFlows.update)
     delete = blocking(ServiceFlows.delete)
+    logs = blocking(ServiceFlows.logs)
 
 
 class Pools(_Part):

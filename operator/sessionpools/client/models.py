@@ -39,10 +39,12 @@ __all__ = [
     "Node",
     "NodeUsage",
     "Parameter",
+    "PodLog",
     "PoolNode",
     "PoolStatus",
     "PoolUsage",
     "Service",
+    "ServiceLogs",
     "Wait",
     "read",
 ]
@@ -95,6 +97,26 @@ class Service(_Model):
     @property
     def label(self) -> str:
         return f"{self.name} {self.version}"
+
+
+class PodLog(_Model):
+    """The end of a session pod's log, the newest line last. `cut`: the last lines are too large, so that fewer came, or
+    the beginning of one. `error` says why it could not be read."""
+
+    node: str
+    pod: str
+    lines: tuple[str, ...] = ()
+    cut: bool = False
+    error: str = ""
+
+
+class ServiceLogs(_Model):
+    """What the sessions of a service have written last, by node. `not_read` counts further session pods."""
+
+    name: str
+    version: str
+    pods: tuple[PodLog, ...] = ()
+    not_read: int = 0
 
 
 # --- pools ----------------------------------------------------------------------------------------------------------

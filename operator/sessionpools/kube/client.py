@@ -20,20 +20,22 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from importlib import metadata
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
 import aiohttp
 import orjson
 
+from sessionpools.kube.answers import error_of, failures_as_kube_errors, lines_of, not_started
 from sessionpools.kube.credentials import Credentials
 from sessionpools.kube.protocol import (
+    PODS,
+    Invalid,
     Json,
     KubeApi,
     KubeError,
-    NotFound,
     NotLeading,
     Resource,
     ServerError,
@@ -63,7 +65,9 @@ _MERGE_PATCH: Final = "application/merge-patch+json"
 _APPLY_PATCH: Final = "application/apply-patch+yaml"  # JSON is YAML
 # The least that the API server answers with; of a pod about half.
 _METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+_TEXT: Final = "application/json, */*"  # of a log; errors are JSON
 
+T = TypeVar("T")
 # verb, resource, status (0: no answer), seconds
 Observe = Callable[[str, Resource, int, float], None]
 
@@ -205,6 +209,16 @@ class HttpKubeApi:
             content_type=_APPLY_PATCH,
         )
 
+    async def log(self, pod: str, container: str, *, namespace: str, lines: int, limit_bytes: int) -> bytes:
+        where = PODS.path(namespace, pod, "log")
+        query = {"container": container, "tailLines": str(lines), "limitBytes": str(limit_bytes)}
+        try:
+            return await self._answered("get", "GET", PODS, where, query, None, {"Accept": _TEXT}, bytes)
+        except Invalid as error:
+            if not_started(error):
+                return b""
+            raise
+
     async def watch(
         self,
         resource: Resource,
@@ -225,11 +239,11 @@ class HttpKubeApi:
         )
         path = resource.path(namespace)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECONDS, sock_read=self._silence)
-        with _failures_as_kube_errors("WATCH", path):
+        with failures_as_kube_errors("WATCH", path):
             async with asyncio.timeout(self._timeout.total):
                 response = await self._admitted("watch", "GET", resource, path, query, timeout=timeout)
             async with response:
-                async for line in _lines(response.content):
+                async for line in lines_of(response.content):
                     event = orjson.loads(line)
                     if event["type"] == "ERROR":
                         raise error_from_status(event["object"])
@@ -249,15 +263,30 @@ class HttpKubeApi:
         content_type: str = _JSON,
         unseen: bool = False,
     ) -> Json:
-        """Do it, within the limits and with the retries that the module's docstring promises."""
         payload = None if body is None else orjson.dumps(body)
         headers = ({} if body is None else {"Content-Type": content_type}) | ({"Accept": _METADATA} if unseen else {})
+        read = _nothing if unseen else _json
+        return await self._answered(verb, method, resource, path, query or {}, payload, headers, read)
+
+    async def _answered(
+        self,
+        verb: str,
+        method: str,
+        resource: Resource,
+        path: str,
+        query: Mapping[str, str],
+        payload: bytes | None,
+        headers: Mapping[str, str],
+        read: Callable[[bytes], T],
+    ) -> T:
+        """Do it, within the limits and with the retries that the module's docstring promises; what `read` makes of the
+        answer."""
         attempt = 0
         while True:
             attempt += 1
             try:
                 async with self._writes if verb in _WRITES else contextlib.nullcontext():
-                    return await self._once(verb, method, resource, path, query or {}, payload, headers, unseen)
+                    return await self._once(verb, method, resource, path, query, payload, headers, read)
             except KubeError as error:
                 delay = self._delay_before_retry(error, verb, attempt)
                 if delay is None:
@@ -284,15 +313,13 @@ class HttpKubeApi:
         query: Mapping[str, str],
         payload: bytes | None,
         headers: Mapping[str, str],
-        unseen: bool,
-    ) -> Json:
-        with _failures_as_kube_errors(method, path):
+        read: Callable[[bytes], T],
+    ) -> T:
+        with failures_as_kube_errors(method, path):
             async with await self._admitted(
                 verb, method, resource, path, query, payload, headers, timeout=self._timeout
             ) as response:
-                content = await response.read()
-                answer: Json = {} if unseen else orjson.loads(content)
-                return answer
+                return read(await response.read())
 
     async def _admitted(
         self,
@@ -332,7 +359,7 @@ class HttpKubeApi:
             if status < 300:
                 return response
             async with response:
-                error = _error(status, await response.read(), response.headers.get("Retry-After", ""), resource)
+                error = error_of(status, await response.read(), response.headers.get("Retry-After", ""), resource)
             if isinstance(error, Unauthorized) and await self._credentials.renew(used):
                 used = self._credentials.authorization()
                 continue
@@ -346,58 +373,14 @@ def user_agent(component: str) -> str:
         return f"{component}/0"
 
 
+def _json(content: bytes) -> Json:
+    answer: Json = orjson.loads(content)
+    return answer
+
+
+def _nothing(_: bytes) -> Json:
+    return {}
+
+
 def _query(**parameters: str) -> dict[str, str]:
     return {name: value for name, value in parameters.items() if value}
-
-
-def _error(status: int, body: bytes, retry_after: str, resource: Resource) -> KubeError:
-    try:
-        answer = orjson.loads(body)
-        if not isinstance(answer, dict):
-            raise ValueError
-    except ValueError:  # not the API server's own answer: a proxy's page, or Go's "404 page not found"
-        text = body[:200].decode(errors="replace").strip()
-        answer = {"message": f"{resource}: {text}" if text else f"{resource}: HTTP {status}"}
-    try:
-        seconds = float(retry_after)
-    except ValueError:
-        seconds = 1.0
-    error = error_from_status(answer, status, seconds)
-    if isinstance(error, NotFound) and not error.reason:
-        error.message = f"the server does not know {resource} ({resource.api_version}): is its CRD installed?"
-    return error
-
-
-@contextlib.contextmanager
-def _failures_as_kube_errors(method: str, path: str) -> Iterator[None]:
-    try:
-        yield
-    except (TimeoutError, aiohttp.ClientError, OSError) as error:
-        reason = str(error) or ("timed out" if isinstance(error, TimeoutError) else type(error).__name__)
-        raise Unreachable(f"{method} {path}: {reason}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ServerError(f"{method} {path}: the answer is not JSON: {error}", status=502) from error
-
-
-async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """Whole lines, however long, until the end or silence.
-
-    StreamReader's own iteration refuses lines over 128 KiB, and a ConfigMap may have 1 MiB.
-    """
-    pending: list[bytes] = []
-    while True:
-        try:
-            chunk = await stream.readany()
-        except aiohttp.SocketTimeoutError:
-            return
-        if not chunk:
-            return
-        *whole, rest = chunk.split(b"\n")
-        if whole:
-            pending.append(whole[0])
-            yield b"".join(pending)
-            pending.clear()
-            for line in whole[1:]:
-                yield line
-        if rest:
-            pending.append(rest)

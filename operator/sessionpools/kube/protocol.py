@@ -264,4 +264,9 @@ class KubeApi(Protocol):
         """Server-side apply of `{"status": ...}` on /status, with force: what `body` no longer says is taken away."""
         ...
 
+    async def log(self, pod: str, container: str, *, namespace: str, lines: int, limit_bytes: int) -> bytes:
+        """The last `lines` lines that a pod's container has written, as they are; nothing if it has not started. Of
+        those lines the first `limit_bytes`, so that what was written last is missing where they are more."""
+        ...
+
     async def close(self) -> None: ...

@@ -191,6 +191,12 @@ class Cluster:
         else:
             await self._shown(resource, read)
 
+    # --- logs -------------------------------------------------------------------------------------------------------
+
+    async def log(self, pod: str, lines: int, limit_bytes: int) -> bytes:
+        """The end of a session pod's log, as KubeApi.log reads it. Raises KubeError."""
+        return await self._api.log(pod, names.CONTAINER, namespace=self.namespace, lines=lines, limit_bytes=limit_bytes)
+
     # --- what the reflectors show -----------------------------------------------------------------------------------
 
     async def _shown(self, resource: Resource, written: Json) -> None:

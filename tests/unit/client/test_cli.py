@@ -205,6 +205,7 @@ class TestServices:
             (("pools", "set", "Score", "v1", "--initial", "3", "--max", "1"), "0 <= initial <= maximum"),
             (("pools", "set", "Score", "v1", "--initial", "-1", "--max", "1"), "initial"),
             (("pools", "set", "Score", "v1"), "initial"),
+            (("logs", "Score", "--lines", "0"), "lines"),
             (("nonsense",), "nonsense"),
             (("services", "list", "--output", "xml"), "xml"),
         ],
@@ -274,6 +275,45 @@ class TestPools:
             process.communicate()
 
 
+class TestLogs:
+    LOGS = "GET /services/Score/v1/logs"
+
+    def tell(self, api: RestApi, *pods: dict[str, Any], not_read: int = 0) -> None:
+        body = {"name": "Score", "version": "v1", "pods": pods, "notRead": not_read}
+        api.fail(self.LOGS, Reply(200, body), Reply(200, body))
+
+    def pod(self, node: str, *lines: str, pod: str = "score-1", **more: Any) -> dict[str, Any]:
+        return {"node": node, "pod": pod, "lines": list(lines), "cut": False, "error": ""} | more
+
+    def test_the_lines_of_the_only_session_pod_are_written_as_they_are(self, score: RestApi) -> None:
+        self.tell(score, self.pod("worker-1", "one", "two"))
+        assert done("logs", "Score", "--lines", "2", "--node", "worker-1") == "one\ntwo\n"
+        assert score.asked(self.LOGS)[0].params == {"lines": "2", "node": "worker-1"}
+        assert as_json("logs", "Score")["pods"] == [self.pod("worker-1", "one", "two")]
+
+    def test_of_several_the_node_is_told_and_of_several_there_the_pod(self, score: RestApi) -> None:
+        pods = [self.pod("worker-1", "a"), self.pod("worker-2", "b"), self.pod("worker-2", "c", pod="score-2")]
+        self.tell(score, *pods)
+        text = done("logs", "Score", "--version", "v1")
+        assert text == "worker-1: a\nworker-2/score-1: b\nworker-2/score-2: c\n"
+
+    def test_what_is_missing_is_said_on_standard_error(self, score: RestApi) -> None:
+        away, large = self.pod("worker-1", error="no answer"), self.pod("worker-2", "x", cut=True)
+        self.tell(score, away, large, not_read=7)
+        result = run("logs", "Score")
+        assert (result.exit_code, result.stdout) == (0, "worker-2: x\n")
+        assert [line.partition(":")[0] for line in result.stderr.splitlines()] == [
+            "worker-1/score-1",
+            "worker-2/score-1",
+            "7 more session pods were not read",
+        ]
+
+    def test_when_no_log_can_be_read_it_ends_with_1(self, score: RestApi) -> None:
+        self.tell(score, self.pod("worker-1", error="no answer"))
+        result = run("logs", "Score")
+        assert (result.exit_code, result.stderr) == (1, "worker-1/score-1: can not be read: no answer\n")
+
+
 class TestBatch:
     def test_a_batch_is_started_shown_and_cancelled(self, home: Path, score: RestApi) -> None:
         (home / "items.json").write_text('[{"x": 1}, {"z": 1}]')
@@ -301,7 +341,7 @@ class TestServer:
     def test_each_command_explains_itself(self) -> None:
         text = done("--help")
         assert "Exit codes:" in text
-        for command in ("run", "login", "services", "publish", "call", "pools", "usage", "batch", "status"):
+        for command in ("run", "login", "services", "publish", "call", "pools", "usage", "logs", "batch", "status"):
             assert re.search(rf"^  {command} ", text, re.M)
             assert "Usage:" in done(command, "--help")
         assert done("pools").startswith("Usage: ")

@@ -104,6 +104,21 @@ class TestServices:
         await client.services.publish("Größe %1 ?", "v 1", SCRIPT, script=True, outputs=OUTPUTS)
         assert (await client.call("Größe %1 ?", "v 1", x=1, y=1)).output() == 2
 
+    async def test_the_last_lines_of_its_sessions_are_told(self, client: Both, api: RestApi) -> None:
+        read = {"node": "worker-1", "pod": "add-1", "lines": ["one", "two"], "cut": False, "error": None}
+        away = {"node": "worker-2", "pod": "add-2", "lines": [], "cut": False, "error": "its node is away"}
+        body = {"name": "Add", "version": "v1", "pods": [read, away], "notRead": 3}
+        api.fail("GET /services/Add/v1/logs", Reply(200, body), Reply(200, body))
+        found = await client.services.logs("Add", "v1")
+        assert [(each.node, each.lines, each.error) for each in found.pods] == [
+            ("worker-1", ("one", "two"), ""),
+            ("worker-2", (), "its node is away"),
+        ]
+        assert found.not_read == 3
+        await client.services.logs("Add", "v1", 5, node="worker-2")
+        asked = [each.params for each in api.asked("GET /services/Add/v1/logs")]
+        assert asked == [{"lines": "100"}, {"lines": "5", "node": "worker-2"}]
+
     async def test_force_is_passed_on(self, client: Both, api: RestApi) -> None:
         await adding(client)
         await client.services.update("Add", "v1", description="other", force=True)

@@ -28,6 +28,7 @@ PATHS = (
     "/services/",
     "/services/Score",
     "/services/Score/v1",
+    "/services/Score/v1/logs",
     "/services/Score/v1/pool",
     "/services/Score/v1/pool/usage",
     "/realtime-services/Score/v1",

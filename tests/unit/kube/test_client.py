@@ -54,6 +54,19 @@ async def test_a_read_is_tried_again(server: ApiServer, api: HttpKubeApi, status
     assert (await api.get(CONFIG_MAPS, "a", namespace="demo"))["data"] == {"key": "value"}
 
 
+@pytest.mark.parametrize("status", [0, 500])
+async def test_a_log_is_read_as_it_is_and_again_if_the_line_is_bad(
+    server: ApiServer, api: HttpKubeApi, status: int
+) -> None:
+    spec = {"containers": [{"name": "session"}], "nodeName": "worker-1"}
+    server.store.create(PODS, {"metadata": {"name": "a"}, "spec": spec}, "demo")
+    running = {"name": "session", "state": {"running": {}}}
+    server.store.edit(PODS, "a", {"status": {"containerStatuses": [running]}}, "demo")
+    server.logs["demo", "a"] = "one\n{not JSON\n"
+    server.fail("get", PODS, status)
+    assert await api.log("a", "session", namespace="demo", lines=1, limit_bytes=100) == b"{not JSON\n"
+
+
 async def test_a_read_that_keeps_failing_fails_with_the_servers_words(server: ApiServer, api: HttpKubeApi) -> None:
     server.fail("list", CONFIG_MAPS, 500, times=100, message="etcdserver: no leader")
     with pytest.raises(ServerError, match="etcdserver: no leader"):

@@ -37,6 +37,7 @@ MATRIX: Final[list[tuple[str, str, Role | None, object]]] = [
     ("POST", "/services/{name}/{version}", CONTRIBUTOR, {"code": "x = 1"}),
     ("PATCH", "/services/{name}/{version}", OWNER, {"description": "x"}),
     ("DELETE", "/services/{name}/{version}", OWNER, None),
+    ("GET", "/services/{name}/{version}/logs", OWNER, None),
     ("GET", "/services/{name}/{version}/pool", READER, None),
     ("POST", "/services/{name}/{version}/pool", OWNER, {"maxPoolSize": 1}),
     ("DELETE", "/services/{name}/{version}/pool", OWNER, None),

@@ -4,6 +4,7 @@ from sessionpools.client.cli import batches, pools, services
 from sessionpools.client.cli.account import hash_password, login, logout, whoami
 from sessionpools.client.cli.common import group
 from sessionpools.client.cli.local import run
+from sessionpools.client.cli.logs import logs
 from sessionpools.client.cli.server import status
 
 __all__ = ["app"]
@@ -33,6 +34,7 @@ app.command()(services.publish)
 app.command()(services.call)
 app.add_typer(pools.app, name="pools")
 app.command()(pools.usage)
+app.command()(logs)
 app.add_typer(batches.app, name="batch")
 app.command()(status)
 app.command("hash-password")(hash_password)

@@ -1,4 +1,4 @@
-"""Web services: list, get, publish, update, delete."""
+"""Web services: list, get, publish, update, delete, and what their sessions print."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final, TypedDict, Unpack
 
 from sessionpools.client.errors import AnswerInvalid, InputInvalid, NotFound, SessionPoolsError
 from sessionpools.client.exchange import Flow, Link
-from sessionpools.client.models import Service, read
+from sessionpools.client.models import Service, ServiceLogs, read
 from sessionpools.client.sources import definitions, source_of
 from sessionpools.client.values import encode_inputs
 from sessionpools.client.wire import UPLOAD_SECONDS, Repeat, Request, Response, Timeout, path_of, post_json, with_json
@@ -115,6 +115,18 @@ class Services:
         """
         request = Request("DELETE", path_of("services", name, version), _forced(force), gone_is_done=True)
         yield from self._link.exchange(request)
+
+    def logs(self, name: str, version: str, lines: int = 100, *, node: str = "") -> Flow[ServiceLogs]:
+        """The last lines of the log of each of its session pods, 1 to 10,000; with `node` only of those there.
+
+        What calls print is in lines of JSON whose `event` is `console`. A log that can not be read says why instead.
+
+        Raises NotFound (no such service, no pool, no session on the node), Forbidden (somebody else's), BadRequest.
+        """
+        asked = {"lines": str(lines), **({"node": node} if node else {})}
+        request = Request("GET", path_of("services", name, version, "logs"), asked)
+        response = yield from self._link.exchange(request)
+        return read(ServiceLogs, response.json(), str(request))
 
     def _write(
         self, method: str, name: str, version: str, publication: _Publication, force: bool = False

@@ -30,6 +30,7 @@ class Action(StrEnum):
     PUBLISH_SERVICE = "publish-service"  # POST /services/N[/V]
     UPDATE_SERVICE = "update-service"  # PATCH /services/N/V
     DELETE_SERVICE = "delete-service"  # DELETE /services/N/V
+    READ_LOGS = "read-logs"  # GET /services/N/V/logs; code may print what callers have sent
     READ_POOL = "read-pool"  # GET /services/N/V/pool
     WRITE_POOL = "write-pool"  # POST /services/N/V/pool; the owner is the service's
     DELETE_POOL = "delete-pool"  # DELETE /services/N/V/pool; the owner is the service's
@@ -71,6 +72,7 @@ RULES: Final[Mapping[Action, Rule]] = MappingProxyType(
         Action.PUBLISH_SERVICE: _rule("publish a service", _CONTRIBUTOR, _OWNER),
         Action.UPDATE_SERVICE: _rule("update a service", _CONTRIBUTOR, _OWNER),
         Action.DELETE_SERVICE: _rule("delete a service", _CONTRIBUTOR, _OWNER),
+        Action.READ_LOGS: _rule("read the logs of a service", _CONTRIBUTOR, _OWNER),
         Action.READ_POOL: _rule("see a pool's status", _READER),
         Action.WRITE_POOL: _rule("create or change the pool of a service", _CONTRIBUTOR, _OWNER),
         Action.DELETE_POOL: _rule("delete the pool of a service", _CONTRIBUTOR, _OWNER),

@@ -12,10 +12,10 @@ from starlette.responses import StreamingResponse
 from sessionpools.web.auth import audit
 from sessionpools.web.auth.audit import Caller, Outcome
 from sessionpools.web.auth.identity import Principal, Role
-from sessionpools.web.errors import problem_of
+from sessionpools.web.errors import Missing, problem_of
 from sessionpools.web.parts import Parts
 
-__all__ = ["Audited", "Force", "From", "Name", "Version", "Web", "Who", "owner_or_all", "streamed"]
+__all__ = ["Audited", "Force", "From", "Name", "Version", "Web", "Who", "owner_or_all", "pool_missing", "streamed"]
 
 
 def _parts(request: Request) -> Parts:
@@ -69,6 +69,13 @@ Force = Annotated[
 def owner_or_all(who: Principal) -> str | None:
     """Whose things somebody may see, as store and batches take it: their own, or everybody's."""
     return None if who.role is Role.OWNER else who.name
+
+
+def pool_missing(name: str, version: str) -> Missing:
+    return Missing(
+        f"service {name!r} version {version!r} has no pool: POST /services/{name}/{version}/pool makes one",
+        kind="PoolNotFound",
+    )
 
 
 async def streamed(pieces: AsyncIterator[bytes], media_type: str = "application/octet-stream", **headers: str) -> Any:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from sessionpools.web.auth.roles import Action, require
-from sessionpools.web.errors import Missing
 from sessionpools.web.models.pools import PoolRequest, PoolRow
 from sessionpools.web.models.usage import PoolUsage
 from sessionpools.web.poolrows import endpoint, node_states
-from sessionpools.web.routes.common import Audited, Force, Name, Version, Web, Who
+from sessionpools.web.routes.common import Audited, Force, Name, Version, Web, Who, pool_missing
 from sessionpools.web.usage import pool_usage
 
 router = APIRouter(tags=["Pools"])
@@ -56,10 +55,7 @@ async def usage(web: Web, who: Who, name: Name, version: Version) -> PoolUsage:
     cluster = web.cluster
     pool = cluster.pool(name, version)
     if pool is None:
-        raise Missing(
-            f"service {name!r} version {version!r} has no pool: POST /services/{name}/{version}/pool makes one",
-            kind="PoolNotFound",
-        )
+        raise pool_missing(name, version)
     pods = [pod for pod in cluster.pods(name, version) if pod.owner.pool_uid == pool.metadata.uid]
     asked = [pod for pod in pods if pod.ready and pod.address][:ASKED_AT_MOST]
     reports = await web.pods.reports(asked)

@@ -18,6 +18,7 @@ TABLE = {
     Action.PUBLISH_SERVICE: ("oc", "o"),
     Action.UPDATE_SERVICE: ("oc", "o"),
     Action.DELETE_SERVICE: ("oc", "o"),
+    Action.READ_LOGS: ("oc", "o"),
     Action.READ_POOL: ("ocr", "ocr"),
     Action.WRITE_POOL: ("oc", "o"),
     Action.DELETE_POOL: ("oc", "o"),
