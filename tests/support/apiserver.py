@@ -26,7 +26,7 @@ from aiohttp import web
 from sessionpools.kube.client import HttpKubeApi
 from sessionpools.kube.credentials import Credentials
 from support.apiserver_faults import WRITES as WRITES
-from support.apiserver_faults import Break, Fault, Request
+from support.apiserver_faults import Break, Fault, Kind, Request
 from support.apiserver_objects import Json, Refused, Resource, log_of
 from support.apiserver_routes import discovery, locate
 from support.apiserver_store import Store
@@ -122,9 +122,12 @@ class ApiServer:
         fault = Fault(verb, resource, times, refusal=refusal, after=after, by=by, outside=frozenset(outside))
         self._faults.append(fault)
 
-    def at_write(self, number: int, when: Literal["before", "after"], then: Callable[[], object]) -> None:
-        """Call `then` just before or after the `number`-th write from now on is done; its sender gets no answer."""
-        self._breaks.append(Break(number, when, then))
+    def at_write(
+        self, number: int, when: Literal["before", "after"], then: Callable[[], object], kind: Kind | None = None
+    ) -> None:
+        """Call `then` just before or after the `number`-th write, of `kind` if one is named, from now on is done; its
+        sender gets no answer."""
+        self._breaks.append(Break(kind, number, when, then))
 
     def freeze(self) -> None:
         """As a cache that stands still: lists are answered as of now, and watches say nothing, until they resume."""

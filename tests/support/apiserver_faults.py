@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from sessionpools.kube.protocol import EVENTS, LEASES
 from support.apiserver_objects import Json, Refused, Resource
 
 WRITES: Final = frozenset({"create", "update", "patch", "delete"})
+
+
+class Kind(NamedTuple):
+    """What requests have in common that ask for the same to be done to the same kind of thing."""
+
+    verb: str
+    plural: str
+    subresource: str
 
 
 @dataclass(slots=True)
@@ -30,6 +38,10 @@ class Request:
     def writes(self) -> bool:
         """Whether it is a write, but for Events and Leases, which are counted apart."""
         return self.verb in WRITES and self.resource not in (EVENTS, LEASES)
+
+    @property
+    def kind(self) -> Kind:
+        return Kind(self.verb, self.resource.plural, self.subresource)
 
 
 @dataclass(slots=True)
@@ -57,12 +69,14 @@ class Fault:
 
 @dataclass(slots=True)
 class Break:
-    """What happens at one write, counted from when it was asked for."""
+    """What happens at one write of a kind, counted from when it was asked for; without a kind, of any."""
 
+    kind: Kind | None
     left: int
     when: Literal["before", "after"]
     then: Callable[[], object]
 
     def strikes(self, request: Request) -> bool:
-        self.left -= request.writes
-        return request.writes and self.left == 0
+        counts = request.writes and self.kind in (None, request.kind)
+        self.left -= counts
+        return counts and self.left == 0

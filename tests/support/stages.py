@@ -6,6 +6,7 @@ Used by tests/sim/test_crash_points.py and tests/sim/test_missed_events.py.
     await disturbed(life, found, lambda sim: sim.server.at_write(3, "before", sim.crash_controller), "a crash")
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +15,7 @@ import pytest
 
 from sessionpools.api import names
 from sessionpools.kube.protocol import CONFIG_MAPS, NODES, PODS, SESSION_POOLS, WEB_SERVICES
+from support.apiserver_faults import Kind
 from support.apiserver_history import Change
 from support.apiserver_objects import Json
 from support.invariants import Invariants
@@ -43,8 +45,12 @@ class Life:
 @dataclass(frozen=True)
 class Undisturbed:
     outcomes: Mapping[str, Json]  # of each stage
-    writes: int
+    writes: Mapping[Kind, int]
     events: int  # that watches would tell of
+
+
+def writes_by_kind(sim: Simulation) -> Counter[Kind]:
+    return Counter(write.kind for write in sim.server.writes())
 
 
 async def undisturbed(life: Life) -> Undisturbed:
@@ -58,7 +64,7 @@ async def undisturbed(life: Life) -> Undisturbed:
             await sim.comes_to_rest()
             found[name] = outcome(sim.server.store)
         assert found["deletion"] == {"pool": [], "service": [], "pods": [], "code": []}
-        return Undisturbed(found, len(sim.server.writes()), seen.count)
+        return Undisturbed(found, writes_by_kind(sim), seen.count)
 
 
 async def disturbed(
