@@ -46,7 +46,7 @@ class Life:
 class Undisturbed:
     outcomes: Mapping[str, Json]  # of each stage
     writes: Mapping[Kind, int]
-    events: int  # that watches would tell of
+    changes: Mapping[tuple[str, str], int]  # that watches would tell of
 
 
 def writes_by_kind(sim: Simulation) -> Counter[Kind]:
@@ -64,7 +64,7 @@ async def undisturbed(life: Life) -> Undisturbed:
             await sim.comes_to_rest()
             found[name] = outcome(sim.server.store)
         assert found["deletion"] == {"pool": [], "service": [], "pods": [], "code": []}
-        return Undisturbed(found, writes_by_kind(sim), seen.count)
+        return Undisturbed(found, writes_by_kind(sim), seen.counts)
 
 
 async def disturbed(
@@ -102,21 +102,35 @@ def _has_come_to(sim: Simulation, expected: Json) -> Callable[[], bool]:
 
 
 class Changes:
-    """Counts the changes of objects that the controller watches, and does something before one of them is told."""
+    """Counts the changes of objects that the controller watches, by their plural and by what was done to them, and does
+    something before the `number`-th of a kind is told."""
 
-    def __init__(self, sim: Simulation, number: int = 0, then: Callable[[], object] | None = None) -> None:
-        self.count = 0
+    def __init__(
+        self,
+        sim: Simulation,
+        kind: tuple[str, str] | None = None,
+        number: int = 0,
+        then: Callable[[], object] | None = None,
+    ) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()
         history = sim.server.store.history
         publish = history.publish
 
         def counted(change: Change) -> None:
             if change.resource in _WATCHED:
-                self.count += 1
-                if self.count == number and then:
+                of = (change.resource.plural, _done(change))
+                self.counts[of] += 1
+                if then and of == kind and self.counts[of] == number:
                     then()
             publish(change)
 
         history.publish = counted  # type: ignore[method-assign]
+
+
+def _done(change: Change) -> str:
+    if change.before is None:
+        return "ADDED"
+    return "DELETED" if change.after is None else "MODIFIED"
 
 
 def _prepare(sim: Simulation) -> None:
