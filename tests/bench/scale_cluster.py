@@ -96,10 +96,7 @@ class Pods:
     async def until(self, holds: Callable[[], bool], seconds: float, what: str) -> None:
         """Returns as soon as the watch shows it."""
         try:
-            async with asyncio.timeout(seconds):
-                while not holds():
-                    self._changed.clear()
-                    await self._changed.wait()
+            await _until(holds, self._changed, seconds)
         except TimeoutError:
             seen = f"{len(self)} pods, {self.ready} of them ready"
             raise RuntimeError(f"waited {seconds:g} s in vain for {what}: {seen}") from None
@@ -200,10 +197,7 @@ class Fleet:
             await self._api.apply_status(
                 PODS, pod.name, {"status": _EVICTED}, namespace=self.namespace, field_manager="session-pools-bench"
             )
-            async with asyncio.timeout(seconds):
-                while sum(ready.values()) >= before:
-                    changed.clear()
-                    await changed.wait()
+            await _until(lambda: sum(ready.values()) < before, changed, seconds)
             return clock() - began
 
     @contextlib.asynccontextmanager
@@ -229,6 +223,13 @@ class Fleet:
     async def _delete(self, resource: Resource, name: str) -> None:
         with contextlib.suppress(NotFound):
             await self._api.delete(resource, name, namespace=self.namespace)
+
+
+async def _until(holds: Callable[[], bool], changed: asyncio.Event, seconds: float) -> None:
+    async with asyncio.timeout(seconds):
+        while not holds():
+            changed.clear()
+            await changed.wait()
 
 
 def _ready_of(pool: Json) -> tuple[str, int]:

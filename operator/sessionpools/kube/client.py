@@ -1,12 +1,12 @@
 """`KubeApi` over HTTP: the only module that sends bytes to the API server. Made by `connect`.
 
-Thin on purpose: dicts in, dicts out, no models (docs/decisions/2026-11-22-kubernetes-client.md has the measurement).
-What it adds to HTTP is what every caller would need otherwise:
+Thin on purpose: dicts in, dicts out, no models (docs/decisions/2026-11-22-kubernetes-client.md). What it adds to HTTP:
 
 - a time limit on every call, and on the silence of a watch;
 - reads are tried again after connection failures and 5xx; any call after 429, which says that nothing was done, and
   after a connection that could not be made. A write whose answer was lost is never sent twice: its caller reads first.
-  No deletion is tried again at all: what was of no use when it was decided may be by then;
+  No deletion is tried again: what was of no use when it was decided may be by then. (aiohttp itself sends one again,
+  at once, if a kept connection turns out to be broken, as RFC 9110, 9.2.2, has it; the UID in it guards the rest);
 - 401 reads the credentials again, once;
 - at most 16 writes at a time: a pool of thousands must not crowd everyone else out of the API server;
 - `may_write` is asked right before each write is sent, which may be long after it was asked for: behind other writes,
