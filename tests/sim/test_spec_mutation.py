@@ -140,7 +140,7 @@ async def test_a_spec_that_is_refused_disturbs_nobody_where_it_was_let_pass(sim:
     store = sim.server.store
     for size in (2, 0, 1):
         store.edit(SESSION_POOLS, "score", {"spec": {"initialPoolSize": size}}, WELL)
-        await sim.until(lambda size=size: len(store.all(PODS, WELL)) == size, f"{size} sessions are there")  # type: ignore[misc]
+        await sim.until(lambda size=size: len(store.all(PODS, WELL)) == size, f"{size} sessions are there", SECONDS)  # type: ignore[misc]
     await asyncio.sleep(0.5)
     for namespace in refused:
         change(sim, namespace, *plain)
