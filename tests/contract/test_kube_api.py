@@ -194,10 +194,12 @@ async def test_the_pages_of_a_list_are_of_one_moment(cluster: Cluster, name: str
 async def test_a_continue_token_that_is_too_old_is_gone(cluster: Cluster) -> None:
     if cluster.fake is None:
         forget_history()  # a new cluster knows all of its own
+    # Not of one of Kubernetes' own kinds: the API server's cache of these has begun with the first version there was,
+    # and since Kubernetes 1.34 it answers such lists itself, until its own compaction minutes later.
     token = {"v": "meta.k8s.io/v1", "rv": 1, "start": "a\0"}
     encoded = base64.urlsafe_b64encode(json.dumps(token).encode()).decode().rstrip("=")
     with pytest.raises(Gone):
-        await cluster.names(limit=1, continue_token=encoded)
+        await cluster.api.list_page(cluster.pools, namespace=cluster.namespace, limit=1, continue_token=encoded)
 
 
 @pytest.mark.parametrize(
