@@ -36,7 +36,7 @@ def test_each_knows_its_own_name() -> None:
     assert [described(name)["project"]["name"] for name in FOLDERS] == list(FOLDERS)
 
 
-@pytest.mark.parametrize(("one", "other"), combinations(FOLDERS, 2))
+@pytest.mark.parametrize(("one", "other"), list(combinations(FOLDERS, 2)))
 def test_no_package_and_no_command_is_in_two(one: str, other: str) -> None:
     assert not packages(one) & packages(other)
     assert not described(one)["project"]["scripts"].keys() & described(other)["project"]["scripts"].keys()

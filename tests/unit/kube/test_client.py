@@ -13,6 +13,7 @@ from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import incluster_config
 
 from sessionpools.kube import client
+from sessionpools.kube.answers import error_of
 from sessionpools.kube.client import HttpKubeApi
 from sessionpools.kube.credentials import Credentials
 from sessionpools.kube.protocol import (
@@ -177,10 +178,10 @@ async def test_a_watch_whose_connection_breaks_is_unreachable(server: ApiServer,
 async def test_an_answer_that_is_not_the_api_servers_is_quoted(server: ApiServer, api: HttpKubeApi) -> None:
     with pytest.raises(NotFound, match="could not find"):
         await api.get(Resource("x.dev", "v1", "nothings", "Nothing"), "a")
-    page = client._error(502, b"<html>bad gateway</html>", "", PODS)
+    page = error_of(502, b"<html>bad gateway</html>", "", PODS)
     assert isinstance(page, ServerError)
     assert "bad gateway" in str(page)
-    missing = client._error(404, b"404 page not found\n", "", Resource("x.dev", "v1", "nothings", "Nothing"))
+    missing = error_of(404, b"404 page not found\n", "", Resource("x.dev", "v1", "nothings", "Nothing"))
     assert "is its CRD installed?" in str(missing)
 
 
