@@ -26,6 +26,13 @@ class Change:
     after: Json | None
     last: Json  # what a DELETED event shows: the object as it was, at the version of its deletion
 
+    @property
+    def type(self) -> str:
+        """Of the event that a watch gets which selects everything."""
+        if self.before is None:
+            return "ADDED"
+        return "DELETED" if self.after is None else "MODIFIED"
+
 
 class Subscription:
     """One open watch: what it selects, and what it has not yet sent."""

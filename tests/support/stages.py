@@ -118,19 +118,13 @@ class Changes:
 
         def counted(change: Change) -> None:
             if change.resource in _WATCHED:
-                of = (change.resource.plural, _done(change))
+                of = (change.resource.plural, change.type)
                 self.counts[of] += 1
                 if then and of == kind and self.counts[of] == number:
                     then()
             publish(change)
 
         history.publish = counted  # type: ignore[method-assign]
-
-
-def _done(change: Change) -> str:
-    if change.before is None:
-        return "ADDED"
-    return "DELETED" if change.after is None else "MODIFIED"
 
 
 def _prepare(sim: Simulation) -> None:
