@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sessionpools.api import names
 from sessionpools.controller import reconcile, store
 from sessionpools.controller.execute import CREATES_AT_ONCE
 from sessionpools.controller.memory import Pace
@@ -325,6 +326,7 @@ async def test_a_pool_that_lacks_sessions_because_of_a_nodes_pressure_is_stalled
     await sim.until_success()
     taint = {"key": "node.kubernetes.io/disk-pressure", "effect": "NoSchedule"}
     sim.server.store.edit(NODES, "worker-1", {"spec": {"taints": [taint]}})
+    await sim.comes_to_rest()
     sim.server.store.delete(PODS, sim.pods(node="worker-1")[0]["metadata"]["name"], NAMESPACE)
     sim.edit_service(code={"inline": {"service.py": "x = 2"}})
     await sim.until(lambda: stalled(sim) == "NodePressure")
@@ -333,6 +335,32 @@ async def test_a_pool_that_lacks_sessions_because_of_a_nodes_pressure_is_stalled
     assert (stalled(sim), sim.condition("Ready")["reason"]) == ("NodePressure", "NodePressure")
     assert "node worker-1: NodePressure: the node has the taint" in sim.condition("Stalled")["message"]
     assert warnings(sim) == {"NodePressure": 1}
+    sim.server.store.edit(NODES, "worker-1", {"spec": {"taints": None}})
+    await sim.until(lambda: sim.status()["sessions"]["updated"] == 4)
+    await well_again(sim, AT_ONCE_SECONDS)
+
+
+async def test_a_new_session_that_was_made_just_before_its_node_came_under_pressure_waits_for_that_and_not_for_room(
+    sim: Simulation,
+) -> None:
+    sim.apply(sim.service(), sim.pool(initial=2))
+    await sim.until_success()
+    old = sim.uids()
+
+    def no_room_on_worker_1(pod: Json) -> Fate:
+        here = pod["metadata"]["annotations"][names.ANNOTATION_NODE] == "worker-1"
+        return Unschedulable() if here and pod["metadata"]["uid"] not in old else Ready()
+
+    sim.kubelet.fate = no_room_on_worker_1
+    sim.edit_service(code={"inline": {"service.py": "x = 2"}})
+    sim.server.store.delete(PODS, sim.pods(node="worker-1")[0]["metadata"]["name"], NAMESPACE)
+    await sim.until(lambda: stalled(sim) == "SurgeUnschedulable")
+    taint = {"key": "node.kubernetes.io/disk-pressure", "effect": "NoSchedule"}
+    sim.server.store.edit(NODES, "worker-1", {"spec": {"taints": [taint]}})
+    await sim.until(lambda: stalled(sim) == "NodePressure")
+    await sim.comes_to_rest()
+    assert (stalled(sim), sim.condition("Ready")["reason"]) == ("NodePressure", "NodePressure")
+    sim.kubelet.fate = lambda pod: Ready()
     sim.server.store.edit(NODES, "worker-1", {"spec": {"taints": None}})
     await sim.until(lambda: sim.status()["sessions"]["updated"] == 4)
     await well_again(sim, AT_ONCE_SECONDS)

@@ -6,14 +6,16 @@ Never fails on an object that the API server accepted: what is absent has the va
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sessionpools.api import names
 from sessionpools.api.v1alpha1 import Isolation
 from sessionpools.core import quantity
 from sessionpools.core.model import Failure, NodeView, Ownership, PodView, Taint
 
-__all__ = ["node_view", "pod_view"]
+__all__ = ["UNSCHEDULABLE", "node_view", "pod_view"]
+
+UNSCHEDULABLE: Final = "Unschedulable"  # as the scheduler says it
 
 # First words of a termination message that name a cause of their own; any other is user code that raised.
 _OWN_REASONS = names.BUNDLE_REASONS | {
@@ -123,12 +125,12 @@ def _has_been_ready_since(status: Mapping[str, Any], state: Mapping[str, Any]) -
 
 def _unscheduled(condition: Mapping[str, Any]) -> Failure | None:
     message = condition.get("message", "")
-    if condition.get("reason") != "Unschedulable":
+    if condition.get("reason") != UNSCHEDULABLE:
         return None  # SchedulingGated, or the scheduler has not looked yet
     # The scheduler counts all nodes ("0/3 nodes are available: 1 Insufficient memory, 2 node(s) didn't ..."); the pod
     # is pinned to one, so only what is missing there says anything.
     missing = sorted(set(_INSUFFICIENT.findall(message)))
-    return Failure("Unschedulable", f"Unschedulable: {', '.join(missing) if missing else _line(message)}")
+    return Failure(UNSCHEDULABLE, f"{UNSCHEDULABLE}: {', '.join(missing) if missing else _line(message)}")
 
 
 def _terminated(ended: Mapping[str, Any], restarts: int) -> Failure:

@@ -25,6 +25,7 @@ from sessionpools.api.v1alpha1 import (
 from sessionpools.core.holds import QUOTA_EXCEEDED
 from sessionpools.core.limits import NODE_LIMIT_REACHED
 from sessionpools.core.model import Failure, PodView, SessionReport
+from sessionpools.core.observe import UNSCHEDULABLE
 from sessionpools.core.placement import NODE_PRESSURE, Place
 from sessionpools.core.plan import pods_wanted
 from sessionpools.core.sessions import ready_sessions, sessions_wanted
@@ -180,6 +181,8 @@ def _failure(seen: Observation, node: str, pods: Sequence[PodView]) -> Failure |
     if node in seen.held:
         return _unless_others_leave(seen, node, seen.held[node], pods)
     failed = [pod for pod in pods if pod.failure and not pod.ready and not pod.deleting]
+    if (place := seen.places.get(node)) and place.closed:  # why one that was made just before has no room
+        failed = [pod for pod in failed if pod.failure and pod.failure.reason != UNSCHEDULABLE]
     current = [pod for pod in pods if pod.owner.revision == seen.revision and not pod.deleting]
     if any(pod.ready for pod in current):  # what is old and fails will be replaced
         failed = [pod for pod in failed if pod in current]
@@ -199,7 +202,7 @@ def _unless_others_leave(seen: Observation, node: str, failure: Failure, pods: S
 
 def _no_room(failure: Failure) -> bool:
     """Whether the node or the namespace has not what a session pod takes."""
-    return failure.reason in ("Unschedulable", QUOTA_EXCEEDED, NODE_LIMIT_REACHED)
+    return failure.reason in (UNSCHEDULABLE, QUOTA_EXCEEDED, NODE_LIMIT_REACHED)
 
 
 def _message(seen: Observation, place: Place | None, pods: Sequence[PodView], failure: Failure | None) -> str:

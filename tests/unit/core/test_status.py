@@ -136,6 +136,18 @@ def test_a_rollout_that_waits_for_a_closed_node_does_not_keep_the_pool_reconcili
     assert of_type(seen, "Reconciling").status == "False"
 
 
+def test_a_session_that_was_made_before_its_node_was_closed_is_not_said_to_lack_room() -> None:
+    p = pool(2, 4)
+    t = target_of(p)
+    pressed = node("a", taints=(Taint("node.kubernetes.io/disk-pressure", "", "NoSchedule"),))
+    no_room = Failure("Unschedulable", "Unschedulable: 0/1 nodes are available: 1 node(s) had untolerated taint(s)")
+    seen = status(p, [pressed], [pod(t, p, 0, on="a"), pod(t, p, 1, on="a", ready=False, failure=no_room)])
+    assert of_type(seen, "Stalled").reason == "NodePressure"
+    evicted = Failure("Evicted", "Evicted: The node was low on resource: ephemeral-storage")
+    seen = status(p, [pressed], [pod(t, p, 0, on="a"), pod(t, p, 1, on="a", ready=False, failure=evicted)])
+    assert of_type(seen, "Stalled").reason == "Evicted"
+
+
 def test_sessions_that_may_stay_on_a_tainted_node_are_no_reason_to_wait() -> None:
     p = pool(1, 4)
     t = target_of(p)
