@@ -21,7 +21,7 @@ from sessionpools.gateway.active import Active
 from sessionpools.gateway.agent import Agent
 from sessionpools.gateway.demand import DemandSource, PoolGauges
 from sessionpools.gateway.requests import RequestMetrics, listen
-from sessionpools.gateway.settings import ENVIRONMENT, GatewaySettings, SettingsError, from_environment
+from sessionpools.gateway.settings import ENVIRONMENT, GatewaySettings, SettingsError, check_agent, from_environment
 from sessionpools.kube.client import connect
 from sessionpools.kube.jsonlog import log_json
 
@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = _parser().parse_args(arguments).command
     try:
         settings = from_environment(os.environ)
+        if command == "agent":
+            check_agent(settings)
     except SettingsError as error:
         sys.exit(f"session-pools-gateway: {error}")
     if command == "haproxy":

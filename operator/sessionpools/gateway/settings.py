@@ -10,7 +10,7 @@ from typing import Final
 
 from sessionpools.gateway import config
 
-__all__ = ["ENVIRONMENT", "GatewaySettings", "SettingsError", "from_environment"]
+__all__ = ["ENVIRONMENT", "GatewaySettings", "SettingsError", "check_agent", "from_environment"]
 
 # name, default, meaning: what `--help` shows
 ENVIRONMENT: Final = (
@@ -60,6 +60,15 @@ class GatewaySettings:
     keys: tuple[str, str] | None = None  # namespace and name of the ConfigMap with the public keys; None: no tokens
 
 
+def check_agent(settings: GatewaySettings) -> None:
+    """What the agent needs besides: HAProxy's container is given the directory only."""
+    if settings.keys and not settings.pod_namespace:
+        raise SettingsError(
+            "POD_NAMESPACE is empty, and the public keys that verify tokens are in a ConfigMap there: set it, or "
+            "SESSIONPOOLS_AUTH_ENABLED=false"
+        )
+
+
 def from_environment(env: Mapping[str, str]) -> GatewaySettings:
     def get(name: str) -> str:
         return env.get(name) or _DEFAULTS[name]
@@ -82,11 +91,6 @@ def from_environment(env: Mapping[str, str]) -> GatewaySettings:
     def tokens() -> config.Tokens | None:
         if one_of("SESSIONPOOLS_AUTH_ENABLED", "true", "false") == "false":
             return None
-        if not get("POD_NAMESPACE"):
-            raise SettingsError(
-                "POD_NAMESPACE is empty, and the public keys that verify tokens are in a ConfigMap there: set it, or "
-                "SESSIONPOOLS_AUTH_ENABLED=false"
-            )
         try:
             return config.Tokens(get("SESSIONPOOLS_TOKEN_ISSUER"), get("SESSIONPOOLS_TOKEN_AUDIENCE"))
         except ValueError as error:

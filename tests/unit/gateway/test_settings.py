@@ -3,11 +3,12 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from sessionpools.gateway.options import Tokens, WebApi
-from sessionpools.gateway.settings import ENVIRONMENT, SettingsError, from_environment
+from sessionpools.gateway.settings import ENVIRONMENT, SettingsError, check_agent, from_environment
 from support.runtime_pod import OPERATOR
 
 OPEN = {"SESSIONPOOLS_AUTH_ENABLED": "false"}
@@ -29,7 +30,13 @@ def test_tokens_are_asked_for_unless_they_are_turned_off() -> None:
 
 def test_tokens_need_the_namespace_of_the_keys() -> None:
     with pytest.raises(SettingsError, match=r"POD_NAMESPACE is empty.*SESSIONPOOLS_AUTH_ENABLED=false"):
-        from_environment({})
+        check_agent(from_environment({}))
+    check_agent(from_environment({"POD_NAMESPACE": "system"}))
+    check_agent(from_environment(OPEN))
+
+
+def test_haproxys_container_needs_the_directory_only() -> None:
+    assert from_environment({"SESSIONPOOLS_GATEWAY_DIR": "/other"}).haproxy.directory == Path("/other")
 
 
 def test_every_variable_is_read() -> None:

@@ -16,7 +16,7 @@ from sessionpools.web.multipart import file_part
 from sessionpools.web.objects import Published, check_key, new_service, object_name, updated_service
 from sessionpools.web.poolrows import node_states
 from sessionpools.web.references import KEPT_SECONDS, References, remembered
-from sessionpools.web.settings import ENVIRONMENT, SettingsError, from_environment
+from sessionpools.web.settings import ENVIRONMENT, STORE_URL, SettingsError, from_environment
 from sessionpools.web.store.bundles import Bundles
 from sessionpools.web.store.errors import StoreUnavailable
 from sessionpools.web.store.objects import ObjectStore
@@ -237,4 +237,5 @@ def test_lists_are_comma_separated() -> None:
 def test_every_variable_is_in_the_help() -> None:
     source = Path(__file__).parents[3].joinpath("operator/sessionpools/web/settings.py").read_text()
     read = set(re.findall(r'\(\s*"((?:SESSIONPOOLS|POD)_[A-Z_]+)"', source))
-    assert read == {name for name, _, _ in ENVIRONMENT}
+    assert read | {STORE_URL} == {name for name, _, _ in ENVIRONMENT}
+    assert from_environment({"POD_NAMESPACE": "release", STORE_URL: "/elsewhere"}).store_url == "/elsewhere"

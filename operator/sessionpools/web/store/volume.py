@@ -111,6 +111,10 @@ class Volume:
                 if not staged.exists():
                     raise
                 continue
+            except FileExistsError:  # in between mkdir's looks: it was made by another, and then deleted
+                if target.parent.exists() and not target.parent.is_dir():
+                    raise
+                continue
             for directory in (target.parent, *(parent.parent for parent in made)):
                 _sync(directory)
             return
