@@ -1,11 +1,10 @@
-"""The web API on the cluster, at the gateway's address: log in, publish, pool, call, batch, update, delete.
+"""The web API on the cluster, at the gateway's address: publish, pool, call, batch, update, delete.
 
-Plain requests; the clients have tests of their own.
+Plain requests, to the release that needs no token; tokens and the clients have tests of their own.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from urllib.parse import quote
 import pytest
 
 from support.caller import Caller, caller
-from support.cluster import get, kubectl, wait_for
+from support.cluster import kubectl, wait_for
 from support.pools import READY_SECONDS, WORKERS
 
 GATEWAY = "http://session-pools-gateway.session-pools:12800"
@@ -41,21 +40,16 @@ class Reply:
 
 
 class Rest:
-    """A caller of the REST API, who has logged in."""
+    """A caller of the REST API."""
 
     def __init__(self, client: Caller) -> None:
         self._client = client
-        secret = get("secret", "session-pools-admin", "session-pools")
-        password = base64.b64decode(secret["data"]["password"]).decode()
-        self._token = ""
-        self._token = self("POST", "/login", {"username": "admin", "password": password}).body["access_token"]
 
     def __call__(self, method: str, path: str, body: Any = None) -> Reply:
-        headers = {"Content-Type": "application/json"}
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
         content = None if body is None else json.dumps(body)
-        status, _, text = self._client.request(method, f"{GATEWAY}{path}", content, headers)
+        status, _, text = self._client.request(
+            method, f"{GATEWAY}{path}", content, {"Content-Type": "application/json"}
+        )
         return Reply(status, json.loads(text) if text else {})
 
     def statuses(self) -> set[str]:
@@ -88,14 +82,6 @@ def pooled(rest: Rest, published: None) -> None:
     assert (answer.status, answer.body) == (200, "Created.")
     assert "Success" not in rest.statuses()
     wait_for(lambda: rest.statuses() == {"Success"}, READY_SECONDS, "the pool is Success on every compute node")
-
-
-def test_without_a_token_nothing_is_told(client: Caller) -> None:
-    for path in ("/services", PATH, f"{PATH}/pool", "/status", "/computenodes", "/nothing-of-the-kind"):
-        status, _, _ = client.request("GET", f"{GATEWAY}{path}")
-        assert status in (401, 404), path  # 404: not a path that the gateway passes on
-    for path in ("/health", "/.well-known/jwks.json", "/openapi.json"):
-        assert client.request("GET", f"{GATEWAY}{path}")[0] == 200
 
 
 def test_what_is_published_is_a_web_service_that_is_listed(rest: Rest, published: None) -> None:
