@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.cluster import kubectl, temporary_namespace
+from support.cluster import CLUSTER, kubectl, script, temporary_namespace
 from support.pools import PodProxy, pod_proxy
+from support.secured import Secured, secured_release
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -51,3 +52,17 @@ def restricted() -> Iterator[str]:
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     with temporary_namespace("e2e", labels=labels) as name:
         yield name
+
+
+@pytest.fixture(scope="session")
+def release(controller: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    """A release with tokens beside the one for everybody, which needs none and leaves its namespace out. The latter is
+    as before afterwards."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    with temporary_namespace("secured", labels=labels) as namespace:
+        try:
+            script("deploy", CLUSTER, "--set", f"watch.ignoreNamespaces={{{namespace}}}")
+            with secured_release(namespace, tmp_path_factory.mktemp("release")) as made:
+                yield made
+        finally:
+            script("deploy", CLUSTER)

@@ -1,6 +1,4 @@
-"""Tokens on the way of every request, and what a release with a web API keeps: one of its own beside the one for
-everybody, which needs no token and leaves its namespace out. The latter is as before afterwards.
-"""
+"""Tokens on the way of every request, and what a release with a web API keeps."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from sessionpools.api.names import ANNOTATION_OWNER, ANNOTATION_ROTATE_AT, LABEL_POOL_UID
 from sessionpools.web.auth.keys import LEAD_SECONDS, Key, KeySet
 from support.caller import caller
-from support.cluster import CLUSTER, get, kubectl, script, temporary_namespace, wait_for
+from support.cluster import get, kubectl, wait_for
 from support.pools import DOUBLE, READY_SECONDS, SERVICES, WORKERS, Json
 from support.secured import (
     ADMIN_SECRET,
@@ -35,7 +33,6 @@ from support.secured import (
     minted,
     publication,
     publish_with_pool,
-    secured_release,
     until_success,
 )
 
@@ -44,18 +41,6 @@ pytestmark = pytest.mark.timeout(600)
 LONGEST_SECONDS = 240  # of load at most: it ends when what it is beside is done
 SERVICE = "doubled"
 CALL = f"/api/{SERVICE}/v1"
-
-
-@pytest.fixture(scope="module")
-def release(controller: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    with temporary_namespace("secured", labels=labels) as namespace:
-        try:
-            script("deploy", CLUSTER, "--set", f"watch.ignoreNamespaces={{{namespace}}}")
-            with secured_release(namespace, tmp_path_factory.mktemp("release")) as made:
-                yield made
-        finally:
-            script("deploy", CLUSTER)
 
 
 @pytest.fixture
@@ -343,3 +328,4 @@ def test_an_upgrade_that_would_put_all_callers_out_is_refused(release: Secured, 
     finally:
         set_variable("SESSIONPOOLS_AUTH_ENABLED=true")
         kubectl("rollout", "resume", f"deployment/{GATEWAY}", "-n", release.namespace)
+        kubectl("rollout", "status", f"deployment/{GATEWAY}", "-n", release.namespace, "--timeout=120s")

@@ -2,7 +2,6 @@
 SDK and the command line; and Microsoft's own client.
 """
 
-import base64
 import contextlib
 import json
 import subprocess
@@ -12,33 +11,25 @@ from pathlib import Path
 import pytest
 
 from sessionpools.client import CallFailed, Client, NotFound, PoolUsage
-from support.cluster import CONTEXT, kubectl, wait_for
+from support.cluster import wait_for
 from support.environments import Environment
-from support.tools import tool
+from support.microsofts import ON_A_NEW_PYTHON, install_microsofts
+from support.secured import Secured
 
-RELEASE = "session-pools"
 PORT = 12800  # as the documentation has it
 READY_SECONDS = 180
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
+def url(release: Secured) -> Iterator[str]:
     """The gateway, at the address that the documentation gives."""
-    command = ["--context", CONTEXT, "-n", RELEASE, "port-forward", "service/session-pools-gateway", f"{PORT}:12800"]
-    process = subprocess.Popen([tool("kubectl"), *command], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        assert "Forwarding from" in process.stdout.readline()
+    with release.forwarded(PORT):
         yield f"http://localhost:{PORT}"
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 @pytest.fixture(scope="module")
-def password() -> str:
-    done = kubectl("get", "secret", "session-pools-admin", "-n", RELEASE, "-o", "jsonpath={.data.password}")
-    return base64.b64decode(done.stdout).decode()
+def password(release: Secured) -> str:
+    return release.password
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +102,73 @@ def test_the_lines_of_the_documentation_run_unchanged(
             "myWebservice1234", "v1.0.0", "y = 2 * x\n", script=True, inputs={"x": float}, outputs={"y": float}
         )
         assert environment.run("\n".join(looked_at)).split() == ["2", "2"]
+
+
+MICROSOFTS = """
+import time
+import numpy as np, pandas as pd
+from azureml.deploy import DeployClient
+from azureml.deploy.server import MLServer
+from azureml.common.http_client import HttpException
+
+client = DeployClient({url!r}, use=MLServer, auth=("admin", {password!r}))
+
+def until(seconds, made, wanted):
+    deadline = time.monotonic() + seconds
+    while not wanted(value := made()):
+        assert time.monotonic() < deadline, value
+        time.sleep(1)
+    return value
+"""
+PUBLISH = """
+intercept, slope = np.float64(10), np.array([1.0, 2.0])
+code = "answer = float(intercept + hp * slope[0] + wt * slope[1])\\nopen('plot.png', 'wb').write(b'plotted')"
+service = client.deploy_service(
+    "mtcars", version="v1", code_str=code, objects={{"slope": slope}}, models={{"intercept": intercept}},
+    inputs={{"hp": float, "wt": float}}, outputs={{"answer": float}}, alias="manual", artifacts=["plot.png"],
+)
+assert [each["version"] for each in client.list_services("mtcars")] == ["v1"]
+print("published")
+"""
+CONSUME = """
+service = client.get_service("mtcars", version="v1")
+response = service.manual(1, 2)
+assert response.output("answer") == 15.0, response
+assert response.artifact("plot.png") == b"plotted"
+batch = service.batch(pd.DataFrame({{"hp": [1.0, 3.0], "wt": [2.0, 4.0]}}), parallel_count=2).start()
+results = until(60, batch.results, lambda results: results.state == "complete")
+assert [results.execution(n).output("answer") for n in (0, 1)] == [15.0, 21.0]
+assert service.list_batch_executions() == [batch.execution_id]
+batch.cancel()
+service = client.redeploy_service("mtcars", version="v1", code_str="answer = hp * wt")
+assert service.capabilities()["inputs"][0]["name"] == "hp"
+call = getattr(service, service.capabilities()["operation_id"])
+until({seconds}, lambda: call(3, 4).output("answer"), lambda answer: answer == 12.0)
+assert client.delete_service("mtcars", version="v1") is True
+try:
+    client.delete_service("mtcars", version="v1")
+except HttpException as error:
+    assert (error.status, error.reason) == (404, "Not Found")
+    print("deleted")
+"""
+
+
+def test_microsofts_client_goes_through_the_life_of_a_service(
+    client: Client, url: str, password: str, environments: Path
+) -> None:
+    """Its files as they were published; the pool is made by ours, as it has no function for it."""
+    environment = Environment(environments / "microsofts")
+    install_microsofts(environment)
+    said = {"url": url, "password": password, "seconds": READY_SECONDS}
+
+    def run(lines: str) -> str:
+        return environment.run("\n".join([ON_A_NEW_PYTHON, MICROSOFTS.format(**said), lines.format(**said)]))
+
+    with published(client, "mtcars", "v1"):
+        assert run(PUBLISH) == "published"
+        client.pools.create_or_update("mtcars", "v1", 1, 2)
+        client.pools.wait_until_ready("mtcars", "v1", timeout=READY_SECONDS)
+        assert run(CONSUME) == "deleted"
 
 
 def test_a_function_is_published_pooled_called_and_updated(client: Client, tmp_path: Path) -> None:

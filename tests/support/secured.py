@@ -85,10 +85,16 @@ class Secured:
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
     @contextlib.contextmanager
+    def forwarded(self, local_port: int | None = None) -> Iterator[str]:
+        """The address of its gateway on this machine, at `local_port` or any that is free."""
+        active = wait_for(self._active_gateway, 60, "a gateway of the release is active")
+        with _forwarded(self.namespace, f"pod/{active}", f"{local_port or ''}:12800") as url:
+            yield url
+
+    @contextlib.contextmanager
     def client(self) -> Iterator[httpx.Client]:
         """Its gateway, from this machine."""
-        active = wait_for(self._active_gateway, 60, "a gateway of the release is active")
-        with _forwarded(self.namespace, f"pod/{active}", 12800) as url, httpx.Client(base_url=url, timeout=60) as made:
+        with self.forwarded() as url, httpx.Client(base_url=url, timeout=60) as made:
             yield made
 
     def _active_gateway(self) -> str:
@@ -226,8 +232,8 @@ def _users() -> Json:
 
 
 @contextlib.contextmanager
-def _forwarded(namespace: str, target: str, port: int) -> Iterator[str]:
-    command = [tool("kubectl"), "--context", CONTEXT, "port-forward", "-n", namespace, target, f":{port}"]
+def _forwarded(namespace: str, target: str, ports: str) -> Iterator[str]:
+    command = [tool("kubectl"), "--context", CONTEXT, "port-forward", "-n", namespace, target, ports]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert process.stdout is not None

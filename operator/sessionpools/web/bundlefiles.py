@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import tarfile
 import tempfile
 import time
@@ -19,6 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Protocol
 
+from sessionpools.web.store.bundles import check_path
 from sessionpools.web.store.errors import NotFound, StoreError
 
 __all__ = ["Texts", "unpacked"]
@@ -49,10 +51,20 @@ async def unpacked(source: Source, sha256: str) -> AsyncIterator[dict[str, Path]
 
 
 def _extracted(archive: Path, into: Path) -> dict[str, Path]:
-    into.mkdir()
+    """Bundles are regular files under checked paths and nothing else (web.store.bundles), which is held here too: the
+    oldest Pythons 3.11, Debian's among them, have no filter for extractall."""
+    files: dict[str, Path] = {}
     with tarfile.open(archive, "r:gz") as opened:
-        opened.extractall(into, filter="data")
-    return {str(path.relative_to(into)): path for path in sorted(into.rglob("*")) if path.is_file()}
+        for member in opened:
+            content = opened.extractfile(member) if member.isreg() else None
+            if content is None:
+                continue
+            check_path(member.name)
+            files[member.name] = into / member.name
+            files[member.name].parent.mkdir(parents=True, exist_ok=True)
+            with files[member.name].open("wb") as file:
+                shutil.copyfileobj(content, file)
+    return dict(sorted(files.items()))
 
 
 class Texts:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import random
 import re
+import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from sessionpools.web.poolrows import node_states
 from sessionpools.web.references import KEPT_SECONDS, References, remembered
 from sessionpools.web.settings import ENVIRONMENT, STORE_URL, SettingsError, from_environment
 from sessionpools.web.store.bundles import Bundles
-from sessionpools.web.store.errors import StoreUnavailable
+from sessionpools.web.store.errors import Refused, StoreUnavailable
 from sessionpools.web.store.objects import ObjectStore
 from support.builders import node, pod, pool, target_of
 
@@ -154,6 +156,19 @@ async def test_the_texts_at_the_top_of_a_bundle_are_read_without_what_follows(tm
     assert await texts.of("0" * 64) == {}  # there is none
     async with unpacked(bundles, bundle.sha256) as found:
         assert {path: content.read_bytes() for path, content in found.items()} == files
+
+
+async def test_no_file_of_a_bundle_is_unpacked_outside_of_its_folder() -> None:
+    class Forged:
+        async def stream(self, sha256: str) -> AsyncIterator[bytes]:
+            packed = io.BytesIO()
+            with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+                archive.addfile(tarfile.TarInfo("../escaped"))
+            yield packed.getvalue()
+
+    with pytest.raises(Refused, match=r"'\.\./escaped'"):
+        async with unpacked(Forged(), "0" * 64):
+            pass
 
 
 async def test_a_store_that_does_not_answer_is_left_alone_for_a_while() -> None:
