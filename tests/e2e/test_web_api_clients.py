@@ -121,10 +121,18 @@ def until(seconds, made, wanted):
     return value
 """
 PUBLISH = """
-intercept, slope = np.float64(10), np.array([1.0, 2.0])
-code = "answer = float(intercept + hp * slope[0] + wt * slope[1])\\nopen('plot.png', 'wb').write(b'plotted')"
+from sklearn.linear_model import LinearRegression
+
+cars = pd.DataFrame({{"hp": [0.0, 1.0, 0.0], "wt": [0.0, 0.0, 1.0]}})
+model = LinearRegression().fit(cars[["hp", "wt"]], np.array([10.0, 11.0, 12.0]))
+code = "\\n".join([
+    "cars = cars[:1].assign(hp=hp, wt=wt)",
+    "answer = round(float(model.predict(cars)[0]) * scale[0], 6)",
+    "open('plot.png', 'wb').write(b'plotted')",
+])
 service = client.deploy_service(
-    "mtcars", version="v1", code_str=code, objects={{"slope": slope}}, models={{"intercept": intercept}},
+    "mtcars", version="v1", code_str=code,
+    objects={{"cars": cars, "scale": np.array([1.0])}}, models={{"model": model}},
     inputs={{"hp": float, "wt": float}}, outputs={{"answer": float}}, alias="manual", artifacts=["plot.png"],
 )
 assert [each["version"] for each in client.list_services("mtcars")] == ["v1"]

@@ -69,10 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             runner.run(serve(settings, store))
         except StoreUnfit as error:
             sys.exit(f"session-pools-web: {STORE_URL}: {error}")
+        except SettingsError as error:
+            sys.exit(f"session-pools-web: {error}")
 
 
 async def serve(settings: Settings, store: ObjectStore) -> None:
-    """Until SIGTERM or SIGINT. Raises StoreUnfit."""
+    """Until SIGTERM or SIGINT. Raises StoreUnfit, and SettingsError for a port that is taken."""
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
@@ -85,12 +87,13 @@ async def serve(settings: Settings, store: ObjectStore) -> None:
     api = await connect(component="session-pools-web")
     metrics = Metrics()
     parts = assemble(api, settings, store)
-    servers = [
-        (_server(create_app(parts, metrics)), _listen(settings.rest_port)),
-        (_server(create_bundle_server(parts.bundles)), _listen(settings.bundles_port)),
-        (_server(create_health_server(metrics, parts.not_ready_because)), _listen(settings.http_port)),
-    ]
+    health = create_health_server(metrics, parts.not_ready_because)
     try:
+        servers = [
+            (_server(create_app(parts, metrics)), _listen(settings.rest_port, "SESSIONPOOLS_REST_PORT")),
+            (_server(create_bundle_server(parts.bundles)), _listen(settings.bundles_port, "SESSIONPOOLS_BUNDLES_PORT")),
+            (_server(health), _listen(settings.http_port, "SESSIONPOOLS_HTTP_PORT")),
+        ]
         async with asyncio.TaskGroup() as group:
             background = group.create_task(parts.run())
             serving = [group.create_task(server.serve([listening])) for server, listening in servers]
@@ -104,11 +107,14 @@ async def serve(settings: Settings, store: ObjectStore) -> None:
         await api.close()
 
 
-def _listen(port: int) -> socket.socket:
-    """On every address, of both kinds where there are both. Raises OSError if the port is taken."""
-    if socket.has_dualstack_ipv6():
-        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
-    return socket.create_server(("", port))
+def _listen(port: int, variable: str) -> socket.socket:
+    """On every address, of both kinds where there are both."""
+    try:
+        if socket.has_dualstack_ipv6():
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        return socket.create_server(("", port))
+    except OSError as error:
+        raise SettingsError(f"{variable}: port {port}: {os.strerror(error.errno or 0)}") from error
 
 
 def _server(app: ASGIApp) -> Server:

@@ -199,6 +199,18 @@ async def test_a_store_that_can_not_be_made_ends_the_process_with_its_setting(tm
     assert err.decode() == f"session-pools-web: {where}: Not a directory: make the directory writable\n"
 
 
+async def test_a_port_that_is_taken_ends_the_process_with_its_setting(tmp_path: Path) -> None:
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        async with (
+            ApiServer() as server,
+            running(environment(tmp_path, server, SESSIONPOOLS_BUNDLES_PORT=str(port))) as process,
+        ):
+            _, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 1
+    assert err.decode() == f"session-pools-web: SESSIONPOOLS_BUNDLES_PORT: port {port}: Address already in use\n"
+
+
 async def test_a_store_that_ignores_conditions_ends_the_process_with_its_setting(tmp_path: Path) -> None:
     async with ApiServer() as server, careless_s3() as environ:
         env = environment(tmp_path, server, SESSIONPOOLS_STORE_URL=URL) | environ
