@@ -43,7 +43,7 @@ async def test_sessions_that_have_their_bundle_stay_and_new_ones_have_the_new_ad
     assert sim.uids() == before
     assert sim.status()["revision"] == revision
     sim.edit_pool(initialPoolSize=2)
-    await sim.until_success()
+    await sim.until(lambda: len(sim.ready_pods()) == 4)
     assert before < sim.uids()
     assert sorted(map(url_of, sim.pods())) == [NEW, NEW, OLD, OLD]
 

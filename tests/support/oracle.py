@@ -211,7 +211,7 @@ def _served(pool: Json, pools: Iterable[Json], services: Iterable[Json]) -> Json
 def _code(store: Store, service: Json) -> CodeFiles | None:
     """None: no session can be made of it."""
     source, script = service["spec"]["code"], service["spec"].get("script")
-    if "imagePath" in source:
+    if "imagePath" in source or "bundle" in source:  # what is in them shows in the sessions only
         return CodeFiles()
     files = source.get("inline")
     if "configMap" in source:

@@ -4,7 +4,7 @@ Never fails on an object that the API server accepted: what is absent has the va
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -61,7 +61,6 @@ def pod_view(pod: Mapping[str, Any]) -> PodView:
         (c for c in status.get("containerStatuses") or [] if c["name"] == names.CONTAINER), {}
     )
     made: Mapping[str, Any] = next((c for c in pod["spec"]["containers"] if c["name"] == names.CONTAINER), {})
-    environment = {variable["name"]: variable.get("value", "") for variable in made.get("env") or []}
     ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or [])
     ended = status.get("phase") in _ENDED
     return PodView(
@@ -86,12 +85,18 @@ def pod_view(pod: Mapping[str, Any]) -> PodView:
         failure=None if ready else _failure(status, container),
         started="running" in (container.get("state") or {}),
         was_ready=not ready and _has_been_ready_since(status, container.get("state") or {}),
-        bundle_url=environment.get(names.ENV_BUNDLE_URL, "").replace("$$", "$"),  # as core.pods writes it
+        bundle_url=_variable(made, names.ENV_BUNDLE_URL).replace("$$", "$"),  # as core.pods writes it
         created_at=_seconds(metadata.get("creationTimestamp")),
         ended=ended,
         ended_at=_ended_at(status, container, metadata) if ended else 0.0,
         version=metadata.get("resourceVersion", ""),
     )
+
+
+def _variable(container: Mapping[str, Any], name: str) -> str:
+    """Of its environment; "" if there is none."""
+    values: Iterator[str] = (each.get("value", "") for each in container.get("env") or [] if each.get("name") == name)
+    return next(values, "")
 
 
 def _failure(status: Mapping[str, Any], container: Mapping[str, Any]) -> Failure | None:
