@@ -16,7 +16,7 @@ from support.simulation import PACE, SimulatedPods, Simulation
 
 WORKERS = ("worker-1", "worker-2")
 BAD_POOLS = 30
-PAIRS = 5
+PAIRS = 11
 
 
 class SilentPods(SimulatedPods):
