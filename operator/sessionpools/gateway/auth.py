@@ -30,7 +30,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from sessionpools.gateway.answers import refusal
+from sessionpools.gateway.answers import answer
 from sessionpools.gateway.options import Tokens
 
 __all__ = ["REASONS", "authentication"]
@@ -159,5 +159,5 @@ def _refuse(reason: str, condition: str, *headers: str) -> list[str]:
         headers = (f"WWW-Authenticate '{asked}'",)
     return [
         f"http-request set-var(txn.refused) str({reason}) {condition}".rstrip(),
-        refusal(status, kind, message, "if { var(txn.refused) -m found }", *headers),
+        answer(status, kind, message, "if { var(txn.refused) -m found }", *headers),
     ]

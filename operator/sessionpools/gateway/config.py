@@ -172,30 +172,34 @@ def _defaults(settings: Settings) -> str:
     seconds = settings.client_seconds
     body_mib = MAX_BODY_BYTES // MIB
     pages = [
-        error_page(400, "not an HTTP request that this gateway takes"),
-        error_page(408, f"the request did not arrive within {seconds} s: send it faster"),
-        error_page(413, f"the request is larger than {body_mib} MiB"),
-        error_page(500, "the gateway could not process this request, the reason is in its log"),
-        error_page(501, "the gateway does not support what this request asks for"),
+        error_page(400, "BadRequest", "not an HTTP request that this gateway takes"),
+        error_page(408, "BadRequest", f"the request did not arrive within {seconds} s: send it faster"),
+        error_page(413, "TooLarge", f"the request is larger than {body_mib} MiB"),
+        error_page(500, "InternalError", "the gateway could not process this request, the reason is in its log"),
+        error_page(501, "Unsupported", "the gateway does not support what this request asks for"),
         error_page(
             502,
+            "SessionDied",
             f"a session of pool {POOL} died while it answered, or before: the call was not repeated, as it may "
             "have had effects; the pool has a new session already, and the log of the session pod says why",
         ),
         error_page(
             503,
+            "NoSession",
             f"pool {POOL}: no session%[srv_id,bool,iif( that could be reached,)] became free within "
             "%[var(txn.queue_seconds)] s (queue.timeoutSeconds): try again later, or raise maxPoolSize",
             "Retry-After 1",
         ),
         error_page(
             504,
+            "CallTimedOut",
             f"pool {POOL}: the call was not answered within %[var(txn.request_ms),div(1000)] s and its session was "
             "ended: raise requestTimeoutSeconds of the pool if calls may take longer",
         ),
     ]
     full = answer(
         429,
+        "QueueFull",
         f"pool {POOL}: all sessions are busy and %[queue] calls wait, the most that queue.maxLength "
         "allows: try again later",
         "if !{ var(txn.held_ms) -m found } { queue,sub(txn.queue_max) ge 0 } !{ be_conn_free gt 0 }",
@@ -203,16 +207,22 @@ def _defaults(settings: Settings) -> str:
     )
     # 425 is a session's word that it is another pool's. Only a call with a large body was not sent again elsewhere.
     other_pool = "http-response return " + reply(
-        503, f"pool {POOL}: the session that this call was sent to was replaced: send it again", "Retry-After 1"
+        503,
+        "SessionReplaced",
+        f"pool {POOL}: the session that this call was sent to was replaced: send it again",
+        "Retry-After 1",
     )
     # A session has stopped to read: as an answer of the gateway's own this ends the upload too. HAProxy would keep the
     # slot for as long as the caller goes on sending.
     late = "http-response return " + reply(
         408,
+        "BadRequest",
         f"pool {POOL}: the request did not arrive in time: a session gives a body that is larger than "
         f"{BUFFER_BYTES >> 10} kB 5 s, and 1 s more for each MiB",
     )
-    too_large = "http-response return " + reply(413, f"pool {POOL}: the request is larger than {body_mib} MiB")
+    too_large = "http-response return " + reply(
+        413, "TooLarge", f"pool {POOL}: the request is larger than {body_mib} MiB"
+    )
     return f"""\
 defaults common
     mode http

@@ -77,11 +77,12 @@ def _path_rules() -> list[str]:
     return [
         answer(
             404,
+            "PathNotFound",
             f"there is nothing at this path: a web service is called by {USAGE}",
             f"if !{{ var(txn.call) -m found }} || {TOO_LONG}",
         ),
-        answer(405, f"a web service is called by {USAGE}", "if !{ method POST }", "Allow POST"),
-        *(answer(400, message, f"if {condition}") for message, condition in BAD),
+        answer(405, "NotAllowed", f"a web service is called by {USAGE}", "if !{ method POST }", "Allow POST"),
+        *(answer(400, "BadRequest", message, f"if {condition}") for message, condition in BAD),
     ]
 
 
@@ -104,16 +105,18 @@ def _routing(settings: Settings) -> list[str]:
             f"http-request set-var(txn.{name}) 'var(txn.{name}),{_ESCAPED}' if {{ var(txn.{name}) -m sub '\"' }}"
             for name in ("namespace", "service", "version")
         ),
-        answer(404, f"there is no {SERVICE}", "unless { var(txn.route) -m found }"),
+        answer(404, "ServiceNotFound", f"there is no {SERVICE}", "unless { var(txn.route) -m found }"),
         "http-request set-var(txn.backend) var(txn.route),field(1,|)",
         "http-request set-var(txn.pool) var(txn.route),field(6,|)",
         answer(
             503,
+            "PoolNotFound",
             f"{SERVICE} has no pool: create a SessionPool with its serviceName and serviceVersion",
             "if { var(txn.backend) -m str -- - }",
         ),
         answer(
             413,
+            "TooLarge",
             f"pool {POOL}: the request is larger than {MAX_BODY_BYTES // MIB} MiB",
             f"if {{ req.hdr_val(content-length) gt {MAX_BODY_BYTES} }}",
         ),
@@ -131,6 +134,7 @@ def _holding() -> list[str]:
         "http-request lua.hold if { var(txn.backend),nbsrv lt 1 } || { var(proc.held) -m int gt 0 }",
         answer(
             429,
+            "QueueFull",
             f"pool {POOL} has no session ready and %[var(txn.queue_max)] calls wait for one, the most that "
             "queue.maxLength allows: try again later",
             "if { var(txn.reason) -m str queue-full }",
@@ -138,6 +142,7 @@ def _holding() -> list[str]:
         ),
         answer(
             503,
+            "NoSession",
             f"pool {POOL} has no session ready, and got none within %[var(txn.queue_seconds)] s "
             "(queue.timeoutSeconds): the status of the SessionPool says why",
             "if { var(txn.reason) -m str no-session }",

@@ -33,6 +33,8 @@ _CALL_ANSWER: Final[Json] = {
         "consoleOutput": {"type": "string"},
         "changedFiles": {"type": "array", "items": {"type": "string"}},
         "outputFiles": {"type": "object", "additionalProperties": {"type": ["string", "null"]}},
+        # As in an error's body: where the gateway has answered, no session.
+        **_ERROR["properties"],
     },
 }
 

@@ -27,6 +27,7 @@ ODD_NAMES = (
     "A" * 128,
 )
 FAILURE = {"success", "errorMessage", "outputParameters", "consoleOutput", "changedFiles", "outputFiles"}
+PROBLEM = {"message", "link", "exceptionType"}
 HEAD = b"POST /api/S/v1 HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n"
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -53,15 +54,17 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         pod.stop()
 
 
-def failed(reply: Reply, status: int, *words: str) -> None:
-    """The answer is a failure as sessions give it, with a request id, and says these words."""
+def failed(reply: Reply, status: int, kind: str, *words: str) -> None:
+    """The answer is a failure as sessions give it and as the REST API does, with a request id, and says these words."""
     assert reply.status == status, reply
     assert reply.headers["content-type"] == "application/json"
     assert reply.headers["x-request-id"]
-    assert set(reply.json) == FAILURE
+    assert set(reply.json) == FAILURE | PROBLEM
     assert reply.json["success"] is False
+    assert (reply.json["exceptionType"], reply.json["link"]) == (kind, "/docs")
+    assert reply.json["message"] == reply.json["errorMessage"]
     for word in words:
-        assert word in reply.json["errorMessage"]
+        assert word in reply.json["message"]
 
 
 def usable(gateway: Gateway) -> bool:
@@ -92,22 +95,22 @@ def test_names_stand_whole_in_the_log(gateway: Gateway) -> None:
 
 def test_an_unknown_name_is_repeated_as_it_was_asked_for(gateway: Gateway) -> None:
     name = 'No 😀 "x" 50%'
-    failed(gateway.call(f"/api/{quote(name)}/v2"), 404, name, "v2", "namespace demo")
+    failed(gateway.call(f"/api/{quote(name)}/v2"), 404, "ServiceNotFound", name, "v2", "namespace demo")
 
 
 def test_names_are_case_sensitive(gateway: Gateway) -> None:
-    failed(gateway.call("/api/s/v1"), 404, "no web service s version v1")
+    failed(gateway.call("/api/s/v1"), 404, "ServiceNotFound", "no web service s version v1")
 
 
 def test_a_name_is_not_looked_up_in_another_namespace(gateway: Gateway) -> None:
-    failed(gateway.call("/api/Elsewhere/v1"), 404)
-    failed(gateway.call("/namespaces/other/api/S/v1"), 404)
+    failed(gateway.call("/api/Elsewhere/v1"), 404, "ServiceNotFound")
+    failed(gateway.call("/namespaces/other/api/S/v1"), 404, "ServiceNotFound")
     assert gateway.call("/namespaces/other/api/Elsewhere/v1").status == 200
 
 
 def test_names_are_decoded_once(gateway: Gateway) -> None:
     assert gateway.call("/api/%2541/v1").status == 200  # the service is named %41
-    failed(gateway.call("/api/A/v1"), 404)
+    failed(gateway.call("/api/A/v1"), 404, "ServiceNotFound")
 
 
 @pytest.mark.parametrize(
@@ -124,38 +127,40 @@ def test_names_are_decoded_once(gateway: Gateway) -> None:
         "/api/../api/S/v1",
         "/x/api/S/v1",
         "/API/S/v1",
-        "/api/S/v1;x",
         "/namespaces/demo/S/v1",
         "/namespaces//api/S/v1",
-        "/api/./v1",
-        "/api/%2e%2e/v1",
     ],
 )
 def test_other_paths_are_unknown(gateway: Gateway, path: str) -> None:
-    failed(gateway.call(path), 404)
+    failed(gateway.call(path), 404, "PathNotFound")
+
+
+@pytest.mark.parametrize("path", ["/api/S/v1;x", "/api/./v1", "/api/%2e%2e/v1"])
+def test_names_that_no_service_has_are_unknown(gateway: Gateway, path: str) -> None:
+    failed(gateway.call(path), 404, "ServiceNotFound")
 
 
 def test_an_endless_path_is_unknown(gateway: Gateway) -> None:
-    failed(gateway.call("/api/" + "a" * 5000 + "/v1"), 404)
+    failed(gateway.call("/api/" + "a" * 5000 + "/v1"), 404, "PathNotFound")
 
 
 @pytest.mark.parametrize("part", ["a%2Fb", "a%2fb", "a%5Cb", "a%00", "a%0a", "a%7F", "a%", "a%4", "a%zz", "%u0041"])
 def test_an_encoded_slash_and_the_like_are_refused(gateway: Gateway, part: str) -> None:
-    failed(gateway.call(f"/api/{part}/v1"), 400)
-    failed(gateway.call(f"/namespaces/demo/api/S/{part}"), 400)
+    failed(gateway.call(f"/api/{part}/v1"), 400, "BadRequest")
+    failed(gateway.call(f"/namespaces/demo/api/S/{part}"), 400, "BadRequest")
 
 
 @pytest.mark.parametrize(
     "part", ["%C3", "%C3x", "%A9", "%C3%A9%A9", "%C0%AF", "%ED%A0%80", "%F4%90%80%80", "%FF", "%E2%82"]
 )
 def test_what_is_not_utf8_is_refused(gateway: Gateway, part: str) -> None:
-    failed(gateway.call(f"/api/{part}/v1"), 400, "UTF-8")
+    failed(gateway.call(f"/api/{part}/v1"), 400, "BadRequest", "UTF-8")
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"])
 def test_other_methods_are_refused(gateway: Gateway, method: str) -> None:
     reply = gateway.call("/api/S/v1", method=method)
-    failed(reply, 405)
+    failed(reply, 405, "NotAllowed")
     assert reply.headers["allow"] == "POST"
 
 
@@ -171,20 +176,20 @@ def test_it_is_no_proxy_to_elsewhere(gateway: Gateway) -> None:
 
 def test_a_service_without_a_pool_says_what_to_do(gateway: Gateway) -> None:
     reply = gateway.call("/api/Orphan/v1")
-    failed(reply, 503, "Orphan", "create a SessionPool")
+    failed(reply, 503, "PoolNotFound", "Orphan", "create a SessionPool")
     assert gateway.line(reply.headers["x-request-id"])["outcome"] == "no-pool"
 
 
 def test_a_pool_whose_sessions_cannot_be_reached_is_unavailable(gateway: Gateway) -> None:
     reply = gateway.call("/api/Unreachable/v1")
-    failed(reply, 503, "demo/unreachable")
+    failed(reply, 503, "NoSession", "demo/unreachable")
     assert int(reply.headers["retry-after"]) > 0
     assert gateway.line(reply.headers["x-request-id"])["outcome"] == "no-session"
 
 
 def test_a_session_of_another_pool_never_answers(gateway: Gateway) -> None:
     reply = gateway.call("/api/Foreign/v1")
-    failed(reply, 503, "demo/foreign", "send it again")
+    failed(reply, 503, "SessionReplaced", "demo/foreign", "send it again")
     assert reply.headers["retry-after"] == "1"
 
 
@@ -343,7 +348,7 @@ def test_a_body_that_is_declared_too_large_is_refused_unread(gateway: Gateway) -
 
 def test_what_is_not_json_is_refused_by_the_session(gateway: Gateway) -> None:
     reply = gateway.call("/api/S/v1", b"{", headers={"X-Request-Id": "not-json"})
-    failed(reply, 400)
+    assert (reply.status, set(reply.json), reply.json["success"]) == (400, FAILURE, False)
     assert gateway.line("not-json")["outcome"] == "refused"
 
 

@@ -39,6 +39,7 @@ def test_a_call_that_takes_too_long_is_given_up_and_its_session_replaced(pod: Po
     assert 0.9 < time.monotonic() - began < 2.0
     assert reply.status == 504
     assert "pool demo/s: the call was not answered within 1 s" in reply.json["errorMessage"]
+    assert reply.json["exceptionType"] == "CallTimedOut"
     assert gateway.line("long")["outcome"] == "timeout"
     pod.wait_new_session(0, old)
     assert gateway.call("/api/S/v1").status == 200
@@ -55,6 +56,7 @@ def test_a_session_that_dies_is_a_502_and_the_call_is_not_repeated(pod: Pod, sta
     reply = gateway.call("/api/S/v1", {"die": True}, headers={"X-Request-Id": "died"})
     assert reply.status == 502
     assert "a session of pool demo/s died" in reply.json["errorMessage"]
+    assert reply.json["exceptionType"] == "SessionDied"
     assert reply.headers["x-request-id"] == "died"
     assert gateway.line("died")["outcome"] == "died"
     pod.wait_new_session(0, old)

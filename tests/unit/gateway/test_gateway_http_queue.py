@@ -75,6 +75,7 @@ def test_a_call_beyond_the_queue_is_refused_at_once(pod: Pod, start: Start, back
     assert time.monotonic() - began < 0.5
     assert (reply.status, reply.headers["retry-after"]) == (429, "1")
     assert "demo/s: all sessions are busy and 2 calls wait" in reply.json["errorMessage"]
+    assert reply.json["exceptionType"] == "QueueFull"
     assert gateway.line("too-many")["outcome"] == "queue-full"
     assert [call.result().status for call in (first, *calls)] == [200] * 3
 
@@ -99,6 +100,7 @@ def test_a_call_waits_no_longer_than_the_queue_timeout(pod: Pod, start: Start, b
     assert 0.9 < time.monotonic() - began < 1.5
     assert (reply.status, reply.headers["retry-after"]) == (503, "1")
     assert "pool demo/s: no session became free within 1 s" in reply.json["errorMessage"]
+    assert reply.json["exceptionType"] == "NoSession"
     line = gateway.line("late")
     assert line["outcome"] == "queue-timeout"
     assert 990 < line["queueMs"] < 1500
@@ -134,6 +136,7 @@ def test_a_pool_without_a_slot_for_the_queue_timeout_is_unavailable(start: Start
     assert 0.9 < time.monotonic() - began < 1.5
     assert (reply.status, reply.headers["retry-after"]) == (503, "5")
     assert "demo/s has no session ready, and got none within 1 s" in reply.json["errorMessage"]
+    assert reply.json["exceptionType"] == "NoSession"
     line = gateway.line("in-vain")
     assert line["outcome"] == "no-session"
     assert 990 < line["heldMs"] < 1500
@@ -145,6 +148,7 @@ def test_held_calls_count_against_the_length_of_the_queue(pod: Pod, start: Start
     reply = gateway.call("/api/S/v1")
     assert (reply.status, reply.headers["retry-after"]) == (429, "1")
     assert "no session ready and 2 calls wait" in reply.json["errorMessage"]
+    assert reply.json["exceptionType"] == "QueueFull"
     gateway.open(slots_of(pod)[0])
     assert [call.result().status for call in calls] == [200] * 2
 

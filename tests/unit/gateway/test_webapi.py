@@ -150,7 +150,7 @@ def test_other_paths_are_unknown_and_reach_nobody(gateway: Gateway, api: WebApiS
     before = len(api.seen)
     reply = gateway.call(path)
     assert reply.status == 404
-    assert "there is nothing at this path" in reply.json["errorMessage"]
+    assert "there is nothing at this path" in reply.json["message"] == reply.json["errorMessage"]
     assert len(api.seen) == before
 
 
