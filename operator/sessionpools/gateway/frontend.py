@@ -19,6 +19,9 @@ from sessionpools.gateway.webapi import BACKEND, IS_WEB
 
 __all__ = ["frontend"]
 
+# Of the connections that the gateway may have: idle ones get no further, the rest is for who comes.
+KEPT_PERCENT: Final = 80
+
 # Quotes as JSON has them; the text stands in quotes of three parsers: the line's, the converter's, the replacement's.
 _ESCAPED: Final = r'regsub("\"","\\\\\"",g)'
 
@@ -47,7 +50,10 @@ def frontend(settings: Settings, key_files: Iterable[tuple[str, Path]]) -> str:
         # A process that ends (a reload, a pod's deletion) leaves idle connections open, and asks who calls on one to
         # make another. Closed by us, some would have a call on its way: 10 of 4,671 calls in six reloads, now none.
         # A gateway that lost its part to another while callers were connected sends them there in the same way.
-        f"http-after-response set-header Connection close if {{ stopping }} || {{ {standby} -m found }}",
+        # Where connections become few, one that would now be idle is closed, as those who keep theirs for the next call
+        # (a minute at most, config.py) must not keep others out.
+        "http-after-response set-header Connection close "
+        f"if {{ stopping }} || {{ {standby} -m found }} || {{ fe_conn gt {_kept_at_most(settings)} }}",
     ]
     backends = [
         *([f"use_backend {BACKEND} if {IS_WEB}"] if settings.web else ()),
@@ -64,6 +70,11 @@ frontend gateway from common
     {_lines(backends)}
     {_lines([*after, *outcome_rules()])}
 """
+
+
+def _kept_at_most(settings: Settings) -> int:
+    """Connections, up to which an answered one stays open."""
+    return settings.max_connections * KEPT_PERCENT // 100
 
 
 def _for_the_web_api() -> list[str]:

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -224,3 +225,21 @@ def test_a_reload_fails_no_call(pod: Pod, start: Start) -> None:
             eventually(lambda: reloads(gateway), message="a reload")
         assert not any(one.done() for one in callers)
         assert [one.result() for one in callers] == [[200] * 60] * 2
+
+
+def test_connections_that_idle_callers_keep_leave_some_for_others(start: Start) -> None:
+    """Of 500: 400 are kept for the next call, whatever one caller opens."""
+    gateway = start(route("Orphan", pool="", pool_uid=""))
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(gateway.connection(timeout=5)) for _ in range(520)]
+        answers = [gateway.call("/api/Orphan/v1", connection=each) for each in idle]
+        kept = [
+            connection for connection, answer in zip(idle, answers, strict=True) if "connection" not in answer.headers
+        ]
+        assert kept == idle[:400]
+
+        assert gateway.call("/api/Orphan/v1").headers["connection"] == "close"
+        gateway_has = r"(?m)^CurrConns: 40[01]$"  # the question comes on one as well
+        eventually(lambda: re.search(gateway_has, gateway.admin("show info")), message="the others are closed")
+        again = gateway.call("/api/Orphan/v1", connection=kept[0])
+        assert (again.status, again.headers.get("connection")) == (503, None)
