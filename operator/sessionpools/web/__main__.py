@@ -31,6 +31,7 @@ from sessionpools.web.parts import assemble
 from sessionpools.web.settings import ENVIRONMENT, STORE_URL, Settings, SettingsError, from_environment
 from sessionpools.web.store.errors import StoreError, StoreUnavailable, StoreUnfit
 from sessionpools.web.store.objects import ObjectStore
+from sessionpools.web.store.room import sweep
 
 __all__ = ["Server", "main", "serve"]
 
@@ -78,6 +79,7 @@ async def serve(settings: Settings, store: ObjectStore) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    await asyncio.to_thread(sweep)
     try:
         await store.verify()
     except StoreUnfit:

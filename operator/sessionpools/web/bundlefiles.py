@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import shutil
 import tarfile
-import tempfile
 import time
 import zlib
 from collections import OrderedDict
@@ -22,6 +21,7 @@ from typing import Final, Protocol
 
 from sessionpools.web.store.bundles import check_path
 from sessionpools.web.store.errors import NotFound, StoreError
+from sessionpools.web.store.room import temporary_folder, to_end
 
 __all__ = ["Texts", "unpacked"]
 
@@ -39,25 +39,27 @@ class Source(Protocol):
 
 
 @contextlib.asynccontextmanager
-async def unpacked(source: Source, sha256: str) -> AsyncIterator[dict[str, Path]]:
-    """The files of a bundle by their paths, until the block is left. Raises NotFound, StoreUnavailable."""
-    with tempfile.TemporaryDirectory(prefix="session-pools-") as name:
-        folder = Path(name)
+async def unpacked(source: Source, sha256: str, only: Collection[str] = ()) -> AsyncIterator[dict[str, Path]]:
+    """The files of a bundle by their paths, or `only` these of them, until the block is left. The caller has room for
+    `Bundles.room_of`. Raises NotFound, StoreUnavailable."""
+    with temporary_folder() as folder:
         archive = folder / "bundle.tar.gz"
         with await asyncio.to_thread(archive.open, "wb") as file:
             async for chunk in source.stream(sha256):
-                await asyncio.to_thread(file.write, chunk)
-        yield await asyncio.to_thread(_extracted, archive, folder / "files")
+                await to_end(file.write, chunk)
+        files = await to_end(_extracted, archive, folder / "files", only)
+        archive.unlink()
+        yield files
 
 
-def _extracted(archive: Path, into: Path) -> dict[str, Path]:
+def _extracted(archive: Path, into: Path, only: Collection[str]) -> dict[str, Path]:
     """Bundles are regular files under checked paths and nothing else (web.store.bundles), which is held here too: the
     oldest Pythons 3.11, Debian's among them, have no filter for extractall."""
     files: dict[str, Path] = {}
     with tarfile.open(archive, "r:gz") as opened:
         for member in opened:
             content = opened.extractfile(member) if member.isreg() else None
-            if content is None:
+            if content is None or (only and member.name not in only):
                 continue
             check_path(member.name)
             files[member.name] = into / member.name

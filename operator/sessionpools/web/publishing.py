@@ -32,14 +32,18 @@ from sessionpools.web.managed import managed_by
 from sessionpools.web.models.services import PublishRequest
 from sessionpools.web.objects import Published
 from sessionpools.web.signatures import owner_of
-from sessionpools.web.store.authoring import Authoring, Snapshot
-from sessionpools.web.store.bundles import Bundles, Content, publish_files
+from sessionpools.web.store.authoring import Authoring
+from sessionpools.web.store.bundles import Bundles, Content, packed_at_most, publish_files
+from sessionpools.web.store.documents import Snapshot
+from sessionpools.web.store.received import size_of
 
 __all__ = ["INIT_BLOCK", "SCRIPT", "Publishing", "guard", "new_version", "owner_in", "service_missing"]
 
 SCRIPT: Final = "service_script.py"
 INIT_BLOCK: Final = "init_block.py"
 INIT: Final = "service_init:load"
+_TEXTS: Final = (SCRIPT, INIT_BLOCK)
+_TEXT_BYTES_AT_MOST: Final = 128 << 20  # of both, which came in a body of JSON, at most 64 MiB
 _OBJECT, _OBJECT_SUFFIX, _FILE = "objects/", ".dill", "files/"
 
 
@@ -198,14 +202,18 @@ class Publishing:
         }
         async with contextlib.AsyncExitStack() as stack:
             files: dict[str, Content] = {}
+            sent = _decoded(request.files or {})
             if request.snapshot_id is not None:
                 snapshot = await self.snapshot(who, request.snapshot_id)
                 if snapshot.objects:
                     raise BadRequest(
                         "snapshotId: has objects, which go with code: with entrypoint it may have files only"
                     )
+                await self._room(stack, snapshot.size + sum(map(size_of, sent.values())), snapshot.size)
                 files |= (await stack.enter_async_context(self.authoring.checkout(snapshot)))[1]
-            files |= _decoded(request.files or {})
+            elif sent:
+                await self._room(stack, sum(map(size_of, sent.values())))
+            files |= sent
             if files:
                 return spec | {"code": await self._stored(files)}
         if not before.get("code"):
@@ -218,23 +226,38 @@ class Publishing:
         decided = {"script": SCRIPT, "init": INIT}
         async with contextlib.AsyncExitStack() as stack:
             there: Mapping[str, Content] = {}
-            sha256 = objects.bundle_of(before)
-            if before.get("script") == SCRIPT and sha256:
-                there = await stack.enter_async_context(unpacked(self.bundles, sha256))
-            elif before and request.code is None:
+            sha256 = objects.bundle_of(before) if before.get("script") == SCRIPT else ""
+            if before and not sha256 and request.code is None:
                 raise BadRequest("code: this service was not published as a block of code: give one, or entrypoint")
+            snapshot = None if request.snapshot_id is None else await self.snapshot(who, request.snapshot_id)
+            # Machine Learning Server's Python client sends a snapshot with every update, empty unless objects are
+            # named: to describe a service anew must not take its model away.
+            if snapshot is not None and sha256 and not (snapshot.objects or snapshot.files):
+                snapshot = None
+            content = snapshot.size if snapshot else 0  # bytes of the new bundle
+            local = content
+            only = _TEXTS if snapshot else ()
+            if sha256:
+                most = (_TEXT_BYTES_AT_MOST,) if snapshot else ()
+                kept = await self.bundles.room_of(sha256, *most)
+                content, local = content + kept, local + kept
+            sent = sum(len(text.encode("utf-8", "replace")) for text in (request.code, request.init_code) if text)
+            await self._room(stack, content + sent, local)
+            if sha256:
+                there = await stack.enter_async_context(unpacked(self.bundles, sha256, only))
             kept_objects = _below(there, _OBJECT, _OBJECT_SUFFIX)
             kept_files = _below(there, _FILE, "")
-            if request.snapshot_id is not None:
-                snapshot = await self.snapshot(who, request.snapshot_id)
-                # Machine Learning Server's Python client sends a snapshot with every update, empty unless objects are
-                # named: to describe a service anew must not take its model away.
-                if snapshot.objects or snapshot.files or not there:
-                    taken = await stack.enter_async_context(self.authoring.checkout(snapshot))
-                    kept_objects, kept_files = dict(taken[0]), dict(taken[1])
+            if snapshot is not None:
+                taken = await stack.enter_async_context(self.authoring.checkout(snapshot))
+                kept_objects, kept_files = dict(taken[0]), dict(taken[1])
             code = _text(there, SCRIPT) if request.code is None else request.code
             init = _text(there, INIT_BLOCK) if request.init_code is None else request.init_code
             return decided | {"code": await self._stored(publish_files(code, init, kept_objects, kept_files))}
+
+    async def _room(self, stack: contextlib.AsyncExitStack, content: int, local: int = 0) -> None:
+        """Take it for a bundle of so many bytes of files, `local` bytes of which are local files, until the stack is
+        left. Raises NoRoom."""
+        await stack.enter_async_context(self.authoring.room.take(local + packed_at_most(content), "publishing"))
 
     async def snapshot(self, who: Principal, snapshot_id: str) -> Snapshot:
         """One that `who` may use. Raises NotFound of the store, Denied."""

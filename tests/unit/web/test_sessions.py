@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
+import tempfile
 import zipfile
+from pathlib import Path
 
 import httpx
 import pytest
 
 from sessionpools.web.auth.identity import Role
+from sessionpools.web.store.room import ROOM_BYTES, Room
 from support.web import SCRIPT, WebWorld, error_of
 
 
@@ -175,3 +179,38 @@ async def test_an_upload_that_is_none_is_refused(
     )
     assert answer.status_code == 400
     assert said in error_of(answer)
+
+
+async def test_a_snapshot_is_packed_as_it_is_sent_and_takes_no_disk(
+    world: WebWorld, admin: httpx.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = await session_of(admin)
+    noise = {name: os.urandom(3 << 20) for name in ("a", "b")}
+    for name, content in noise.items():
+        assert (await admin.put(f"/sessions/{session}/files/{name}", content=content)).status_code == 200
+    snapshot = (await admin.post(f"/sessions/{session}/snapshot", json={})).json()["snapshotId"]
+    (tmp_path / "no-directory").write_bytes(b"")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no-directory"))
+    async with admin.stream("GET", f"/snapshots/{snapshot}") as answer:
+        packed = b"".join([piece async for piece in answer.aiter_raw()])
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        assert archive.testzip() is None
+        assert {name: archive.read(f"files/{name}") for name in noise} == noise
+
+
+async def test_uploads_and_publications_for_which_there_is_no_room_are_503_for_now(
+    world: WebWorld, admin: httpx.AsyncClient
+) -> None:
+    session = await session_of(admin)
+    room = Room(ROOM_BYTES, wait_seconds=0.02)
+    world.parts.authoring.room = room
+    async with room.take(ROOM_BYTES - (1 << 20), "others"):
+        for answer in (
+            await admin.put(f"/sessions/{session}/files/a", content=bytes(5 << 20)),
+            await admin.post("/services/Score/v1", json=SCRIPT),
+        ):
+            assert answer.status_code == 503
+            assert int(answer.headers["retry-after"]) > 0
+            assert "of temporary files, which other uploads and publications have now" in error_of(answer)
+    assert (await admin.put(f"/sessions/{session}/files/a", content=bytes(5 << 20))).status_code == 200
+    assert (await admin.post("/services/Score/v1", json=SCRIPT)).status_code == 201

@@ -15,7 +15,19 @@ from sessionpools.web.auth.identity import Principal, Role
 from sessionpools.web.errors import Missing, problem_of
 from sessionpools.web.parts import Parts
 
-__all__ = ["Audited", "Force", "From", "Name", "Version", "Web", "Who", "owner_or_all", "pool_missing", "streamed"]
+__all__ = [
+    "Audited",
+    "Force",
+    "From",
+    "Name",
+    "Version",
+    "Web",
+    "Who",
+    "declared_size",
+    "owner_or_all",
+    "pool_missing",
+    "streamed",
+]
 
 
 def _parts(request: Request) -> Parts:
@@ -76,6 +88,12 @@ def pool_missing(name: str, version: str) -> Missing:
         f"service {name!r} version {version!r} has no pool: POST /services/{name}/{version}/pool makes one",
         kind="PoolNotFound",
     )
+
+
+def declared_size(request: Request) -> int | None:
+    """Bytes that the body has, as far as its sender says so."""
+    text = request.headers.get("content-length", "")
+    return int(text) if text.isascii() and text.isdecimal() else None
 
 
 async def streamed(pieces: AsyncIterator[bytes], media_type: str = "application/octet-stream", **headers: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request
 
 from sessionpools.web.multipart import file_part
-from sessionpools.web.routes.common import Audited, Web, Who, streamed
+from sessionpools.web.routes.common import Audited, Web, Who, declared_size, streamed
 from sessionpools.web.routes.sessions import SessionId, usable
 from sessionpools.web.routes.workspace import BINARY, Bytes
 
@@ -42,7 +42,7 @@ async def upload(web: Web, who: Who, audited: Audited, id: SessionId, request: R
     with audited("put", "File"):
         session = await usable(web, who, id)
         part = await file_part(request.headers.get("content-type", ""), request.stream())
-        await web.authoring.put_file(session.id, None, part.file_name, part.content)
+        await web.authoring.put_file(session.id, None, part.file_name, part.content, declared_size(request))
     return part.file_name
 
 
@@ -58,7 +58,7 @@ async def put(web: Web, who: Who, audited: Audited, id: SessionId, file_name: Fi
     """Put a file, its bytes as the body, at most 512 MiB."""
     with audited("put", "File", file_name):
         session = await usable(web, who, id)
-        await web.authoring.put_file(session.id, None, file_name, request.stream())
+        await web.authoring.put_file(session.id, None, file_name, request.stream(), declared_size(request))
     return file_name
 
 

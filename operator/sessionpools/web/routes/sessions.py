@@ -22,7 +22,7 @@ from sessionpools.web.models.sessions import (
 )
 from sessionpools.web.parts import Parts
 from sessionpools.web.routes.common import Audited, Web, Who, owner_or_all
-from sessionpools.web.store.authoring import Session
+from sessionpools.web.store.documents import Session
 
 router = APIRouter(tags=["Sessions"])
 

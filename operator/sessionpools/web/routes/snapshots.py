@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import zipfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path as LocalPath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
@@ -16,13 +14,13 @@ from sessionpools.web.models.sessions import SnapshotAnswer
 from sessionpools.web.parts import Parts
 from sessionpools.web.routes.common import Audited, Web, Who, owner_or_all, streamed
 from sessionpools.web.routes.workspace import Bytes
-from sessionpools.web.store.authoring import Snapshot
-from sessionpools.web.store.received import temporary_folder
+from sessionpools.web.store.documents import Kind, Snapshot
+from sessionpools.web.store.room import to_end
 
 router = APIRouter(tags=["Snapshots"])
 
 SnapshotId = Annotated[str, Path(description="Id of the snapshot.")]
-PIECE_BYTES = 1 << 20
+PIECE_BYTES = 1 << 20  # of an answer; a smaller one is sent when all of it was read
 
 
 @router.get("/snapshots", operation_id="listSnapshots")
@@ -51,31 +49,56 @@ async def delete(web: Web, who: Who, audited: Audited, id: SnapshotId) -> str:
 
 
 async def _zipped(web: Parts, snapshot: Snapshot) -> AsyncIterator[bytes]:
-    with temporary_folder() as folder:
-        path = folder / "snapshot.zip"
-        async with web.authoring.checkout(snapshot) as (objects, files):
-            named = {f"objects/{name}.dill": content for name, content in objects.items()}
-            named |= {f"files/{name}": content for name, content in files.items()}
-            await asyncio.to_thread(_write, path, named)
-        with await asyncio.to_thread(path.open, "rb") as file:
-            while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
-                yield piece
+    """Made as it is sent, so that it needs no disk and begins at once, whatever its size."""
+    packed = _Packed()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for path, kind, name in _members(snapshot):
+            with archive.open(path, "w") as member:
+                async for piece in web.authoring.content(snapshot, kind, name):
+                    await to_end(member.write, piece)
+                    if packed.size >= PIECE_BYTES:
+                        yield packed.taken()
+    yield packed.taken()
 
 
-def _write(path: LocalPath, contents: Mapping[str, LocalPath]) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for name, content in sorted(contents.items()):
-            archive.write(content, name)
+def _members(snapshot: Snapshot) -> list[tuple[str, Kind, str]]:
+    """Path in the zip, and what is there."""
+    objects: list[tuple[str, Kind, str]] = [(f"objects/{name}.dill", "objects", name) for name in snapshot.objects]
+    return sorted([*objects, *((f"files/{name}", "files", name) for name in snapshot.files)])
+
+
+class _Packed:
+    """What a ZipFile has written and nobody has taken yet."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    @property
+    def size(self) -> int:
+        return len(self._data)
+
+    def write(self, data: bytes) -> int:
+        self._data += data
+        return len(data)
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def taken(self) -> bytes:
+        data, self._data = bytes(self._data), bytearray()
+        return data
 
 
 def _answer(snapshot: Snapshot) -> SnapshotAnswer:
-    blobs = [*snapshot.objects.values(), *snapshot.files.values()]
     return SnapshotAnswer(
         id=snapshot.id,
         name=snapshot.name,
         owner=snapshot.owner,
         creation_time=datetime.fromtimestamp(snapshot.created, UTC).isoformat(),
-        content_size=sum(blob.size for blob in blobs),
+        content_size=snapshot.size,
         objects=sorted(snapshot.objects),
         files=sorted(snapshot.files),
     )

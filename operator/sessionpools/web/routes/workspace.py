@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request
 from starlette.responses import StreamingResponse
 
-from sessionpools.web.routes.common import Audited, Web, Who, streamed
+from sessionpools.web.routes.common import Audited, Web, Who, declared_size, streamed
 from sessionpools.web.routes.sessions import SessionId, usable
 
 router = APIRouter(tags=["Sessions"])
@@ -68,5 +68,5 @@ async def delete(web: Web, who: Who, audited: Audited, id: SessionId, object_nam
 async def _put(web: Web, who: Who, audited: Audited, session_id: str, name: str, request: Request) -> str:
     with audited("put", "Object", name):
         session = await usable(web, who, session_id)
-        await web.authoring.put_object(session.id, None, name, request.stream())
+        await web.authoring.put_object(session.id, None, name, request.stream(), declared_size(request))
     return "Stored."

@@ -12,40 +12,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 import uuid
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
-
-import orjson
+from typing import Final, TypeVar
 
 from sessionpools.web.store.bundles import check_path, check_variable, put_fresh
-from sessionpools.web.store.errors import Changed, NotFound, Refused, TooLarge
+from sessionpools.web.store.documents import (
+    Blob,
+    Kind,
+    Session,
+    Snapshot,
+    dumped,
+    label,
+    no_content,
+    parsed,
+    session_expired,
+    snapshot_expired,
+    snapshot_of,
+    with_content,
+    without_content,
+)
+from sessionpools.web.store.errors import Changed, NotFound, Refused, Unreadable
 from sessionpools.web.store.objects import ObjectStore, Version
-from sessionpools.web.store.received import mib, receive, temporary_folder
+from sessionpools.web.store.received import receive
+from sessionpools.web.store.room import Room, temporary_folder, to_end
 
-__all__ = [
-    "MAX_OBJECTS",
-    "MAX_OBJECT_BYTES",
-    "MAX_SESSION_BYTES",
-    "SESSION_SECONDS",
-    "SNAPSHOT_SECONDS",
-    "Authoring",
-    "Blob",
-    "Session",
-    "Snapshot",
-]
+__all__ = ["MAX_OBJECT_BYTES", "Authoring", "delete_if_old"]
+
+_log = logging.getLogger(__name__)
 
 MAX_OBJECT_BYTES: Final = 512 << 20
-MAX_SESSION_BYTES: Final = 2 << 30  # what a bundle may hold
-MAX_OBJECTS: Final = 1000  # objects and files: the document that lists them is written with each
-# A client's publishing takes seconds to minutes; one that broke off leaves what it had put until then.
-SESSION_SECONDS: Final = 3600.0
-# A snapshot is published within minutes of being taken, by hand within a day. One that a service was published from
-# stays, though that has a copy: the service names it, and who publishes the next version may begin with it.
-SNAPSHOT_SECONDS: Final = 86_400.0
 BLOB_GRACE_SECONDS: Final = 3600.0  # content is stored before the document that names it
 
 _SESSIONS: Final = "authoring/sessions"
@@ -55,116 +55,17 @@ _TOUCH_SECONDS: Final = 300.0  # reading notes the use of a session no more ofte
 _TRIES: Final = 20  # of a swap: so many others at once write to one session only on purpose
 _RUNTIMES: Final = {"python": "Python"}
 
-Kind = Literal["objects", "files"]
-T = TypeVar("T", "Session", "Snapshot")
-
-
-@dataclass(frozen=True, slots=True)
-class Blob:
-    """Content by its digest."""
-
-    sha256: str
-    size: int  # bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """A workspace. Times are seconds since the epoch, by the clock of the replica that wrote them."""
-
-    id: str
-    owner: str
-    runtime_type: str  # Python
-    name: str  # for people
-    created: float
-    used: float
-    objects: Mapping[str, Blob] = field(default_factory=dict)
-    files: Mapping[str, Blob] = field(default_factory=dict)
-    write_id: str = ""  # of the last write: tells two writers of equal documents apart
-
-    @property
-    def size(self) -> int:
-        """Bytes of all objects and files."""
-        return sum(blob.size for kind in (self.objects, self.files) for blob in kind.values())
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A workspace as it was; never changes."""
-
-    id: str
-    owner: str
-    runtime_type: str
-    name: str
-    created: float
-    objects: Mapping[str, Blob] = field(default_factory=dict)
-    files: Mapping[str, Blob] = field(default_factory=dict)
-
-
-# --- decisions ------------------------------------------------------------------------------------------------------
-
-
-def with_content(session: Session, kind: Kind, name: str, blob: Blob) -> Session:
-    """The session with this object or file, in place of one of the same name. Raises TooLarge."""
-    present = session.objects if kind == "objects" else session.files
-    changed = _with(session, kind, {**present, name: blob})
-    if len(changed.objects) + len(changed.files) > MAX_OBJECTS:
-        raise TooLarge(
-            f"{_label(kind, name)}: session {session.id} has {MAX_OBJECTS} objects and files, the most of one"
-        )
-    if changed.size > MAX_SESSION_BYTES:
-        raise TooLarge(
-            f"{_label(kind, name)}: session {session.id} would hold more than {mib(MAX_SESSION_BYTES)}, the most of "
-            "one: remove others, or read large files from a volume or an image"
-        )
-    return changed
-
-
-def without_content(session: Session, kind: Kind, name: str) -> Session:
-    """The session without this object or file. Raises NotFound."""
-    left = dict(session.objects if kind == "objects" else session.files)
-    if left.pop(name, None) is None:
-        raise _no_content(session, kind, name)
-    return _with(session, kind, left)
-
-
-def snapshot_of(session: Session, snapshot_id: str, name: str, now: float) -> Snapshot:
-    """An immutable copy of a session's workspace, of the same owner."""
-    return Snapshot(
-        snapshot_id, session.owner, session.runtime_type, name, now, dict(session.objects), dict(session.files)
-    )
-
-
-def session_expired(session: Session, now: float) -> bool:
-    """Whether nobody has used it for long."""
-    return now - session.used > SESSION_SECONDS
-
-
-def snapshot_expired(snapshot: Snapshot, used: Collection[str], now: float) -> bool:
-    """Whether it is old, and no service (`used` are ids) was made of it."""
-    return snapshot.id not in used and now - snapshot.created > SNAPSHOT_SECONDS
-
-
-def _with(session: Session, kind: Kind, content: Mapping[str, Blob]) -> Session:
-    return replace(session, objects=content) if kind == "objects" else replace(session, files=content)
-
-
-def _label(kind: Kind, name: str) -> str:
-    return f"{'object' if kind == 'objects' else 'file'} {name!r}"
-
-
-def _no_content(of: Session | Snapshot, kind: Kind, name: str) -> NotFound:
-    return NotFound(f"{_label(kind, name)}: {type(of).__name__.lower()} {of.id} has none of this name")
-
-
-# --- the store ------------------------------------------------------------------------------------------------------
+T = TypeVar("T", Session, Snapshot)
 
 
 class Authoring:
     """Sessions and snapshots. Raises StoreUnavailable and, for an id that is none of the owner's, NotFound."""
 
-    def __init__(self, store: ObjectStore, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: ObjectStore, clock: Callable[[], float] = time.time, room: Room | None = None) -> None:
         self._store = store
         self._clock = clock
+        self._unreadable = set[str]()  # keys of documents that the log has named
+        self.room = room or Room()  # for what is uploaded, and for who checks a snapshot out
 
     # --- sessions ---------------------------------------------------------------------------------------------------
 
@@ -175,7 +76,7 @@ class Authoring:
             raise Refused(f"runtimeType {runtime_type!r}: must be Python, the only runtime there is")
         now = self._clock()
         session = Session(str(uuid.uuid4()), owner, runtime, name, now, now, write_id=uuid.uuid4().hex)
-        await self._store.put_if_absent(_key(_SESSIONS, session.id), _dump(session))
+        await self._store.put_if_absent(_key(_SESSIONS, session.id), dumped(session))
         return session
 
     async def sessions(self, owner: str | None) -> list[Session]:
@@ -196,15 +97,31 @@ class Authoring:
 
     # --- its workspace ----------------------------------------------------------------------------------------------
 
-    async def put_object(self, session_id: str, owner: str | None, name: str, chunks: AsyncIterable[bytes]) -> None:
-        """Keep an object (the bytes that dill made of it). Raises Refused for its name, TooLarge."""
+    async def put_object(
+        self,
+        session_id: str,
+        owner: str | None,
+        name: str,
+        chunks: AsyncIterable[bytes],
+        declared: int | None = None,
+    ) -> None:
+        """Keep an object (the bytes that dill made of it). `declared`: as `receive` has it. Raises Refused for its
+        name, TooLarge, NoRoom."""
         check_variable(name)
-        await self._put(session_id, owner, "objects", name, chunks)
+        await self._put(session_id, owner, "objects", name, chunks, declared)
 
-    async def put_file(self, session_id: str, owner: str | None, name: str, chunks: AsyncIterable[bytes]) -> None:
-        """Keep a file, by relative path. Raises Refused for its name, TooLarge."""
+    async def put_file(
+        self,
+        session_id: str,
+        owner: str | None,
+        name: str,
+        chunks: AsyncIterable[bytes],
+        declared: int | None = None,
+    ) -> None:
+        """Keep a file, by relative path. `declared`: as `receive` has it. Raises Refused for its
+        name, TooLarge, NoRoom."""
         check_path(name)
-        await self._put(session_id, owner, "files", name, chunks)
+        await self._put(session_id, owner, "files", name, chunks, declared)
 
     async def delete_object(self, session_id: str, owner: str | None, name: str) -> None:
         """Remove an object. Raises NotFound."""
@@ -216,29 +133,36 @@ class Authoring:
 
     async def object(self, session_id: str, owner: str | None, name: str) -> AsyncIterator[bytes]:
         """An object's bytes, in pieces. Raises NotFound before the first."""
-        async for piece in self._content(await self.session(session_id, owner), "objects", name):
+        async for piece in self.content(await self.session(session_id, owner), "objects", name):
             yield piece
 
     async def file(self, session_id: str, owner: str | None, name: str) -> AsyncIterator[bytes]:
         """A file's bytes, in pieces. Raises NotFound before the first."""
-        async for piece in self._content(await self.session(session_id, owner), "files", name):
+        async for piece in self.content(await self.session(session_id, owner), "files", name):
             yield piece
 
     async def _put(
-        self, session_id: str, owner: str | None, kind: Kind, name: str, chunks: AsyncIterable[bytes]
+        self,
+        session_id: str,
+        owner: str | None,
+        kind: Kind,
+        name: str,
+        chunks: AsyncIterable[bytes],
+        declared: int | None,
     ) -> None:
         session, _ = await self._session(session_id, owner)
         with_content(session, kind, name, Blob("", 0))  # one too many is told before it is sent
-        async with receive(chunks, MAX_OBJECT_BYTES, _label(kind, name)) as received:
+        async with receive(chunks, MAX_OBJECT_BYTES, label(kind, name), self.room, declared) as received:
             blob = Blob(received.sha256, received.size)
             with_content(session, kind, name, blob)
             await put_fresh(self._store, _key(_BLOBS, blob.sha256), received.content)
         await self._change(session_id, owner, lambda found: with_content(found, kind, name, blob))
 
-    async def _content(self, of: Session | Snapshot, kind: Kind, name: str) -> AsyncIterator[bytes]:
+    async def content(self, of: Session | Snapshot, kind: Kind, name: str) -> AsyncIterator[bytes]:
+        """The bytes of an object or a file, in pieces. Raises NotFound before the first."""
         blob = (of.objects if kind == "objects" else of.files).get(name)
         if blob is None:
-            raise _no_content(of, kind, name)
+            raise no_content(of, kind, name)
         async for piece in self._store.stream(_key(_BLOBS, blob.sha256)):
             yield piece
 
@@ -248,7 +172,7 @@ class Authoring:
         """A copy of a session's workspace that stays as it is."""
         session = await self._change(session_id, owner, lambda found: found)  # it must not expire meanwhile
         snapshot = snapshot_of(session, str(uuid.uuid4()), name, self._clock())
-        await self._store.put_if_absent(_key(_SNAPSHOTS, snapshot.id), _dump(snapshot))
+        await self._store.put_if_absent(_key(_SNAPSHOTS, snapshot.id), dumped(snapshot))
         return snapshot
 
     async def load_snapshot(self, session_id: str, owner: str | None, snapshot_id: str) -> Session:
@@ -274,14 +198,15 @@ class Authoring:
 
     @contextlib.asynccontextmanager
     async def checkout(self, snapshot: Snapshot) -> AsyncIterator[tuple[dict[str, Path], dict[str, Path]]]:
-        """A snapshot's objects and files as local files, for `publish_files`; they are gone after the block."""
+        """A snapshot's objects and files as local files, for `publish_files`; they are gone after the block.
+        The caller has room for `snapshot.size` bytes."""
         with temporary_folder() as folder:
             local: dict[str, Path] = {}
             for blob in {*snapshot.objects.values(), *snapshot.files.values()}:
                 local[blob.sha256] = folder / blob.sha256
                 with await asyncio.to_thread(local[blob.sha256].open, "wb") as file:
                     async for piece in self._store.stream(_key(_BLOBS, blob.sha256)):
-                        await asyncio.to_thread(file.write, piece)
+                        await to_end(file.write, piece)
             yield (
                 {name: local[blob.sha256] for name, blob in snapshot.objects.items()},
                 {name: local[blob.sha256] for name, blob in snapshot.files.items()},
@@ -293,21 +218,28 @@ class Authoring:
         """Remove what nobody uses: sessions, snapshots (but for `used`, by id), and content that neither names.
 
         Content is listed first and the documents after it: what a document that is written meanwhile names is either
-        not in the list or too young to be removed.
+        not in the list or too young to be removed. Sessions are listed before snapshots and again after them, as a
+        snapshot is made of a session and loaded into one, and where it came from may be gone by then. While a document
+        can't be read nobody knows what it names, and all content stays.
         """
         now = self._clock()
         blobs = [entry async for entry in self._store.list(_BLOBS)]
+        sessions, bad_before = await self._all_and_unreadable(_SESSIONS, Session)
+        snapshots, bad = await self._all_and_unreadable(_SNAPSHOTS, Snapshot)
+        again, bad_after = await self._all_and_unreadable(_SESSIONS, Session)
         named: set[str] = set()
-        for session in await self._all(_SESSIONS, Session, None):
+        for session in (*sessions, *again):
             if session_expired(session, now) and await self._still(session, now):
                 await self._store.delete(_key(_SESSIONS, session.id))
             else:
-                named |= {blob.sha256 for kind in (session.objects, session.files) for blob in kind.values()}
-        for snapshot in await self._all(_SNAPSHOTS, Snapshot, None):
+                named |= session.names
+        for snapshot in snapshots:
             if snapshot_expired(snapshot, used, now):
                 await self._store.delete(_key(_SNAPSHOTS, snapshot.id))
             else:
-                named |= {blob.sha256 for kind in (snapshot.objects, snapshot.files) for blob in kind.values()}
+                named |= snapshot.names
+        if bad_before or bad or bad_after:
+            return
         for entry in blobs:
             if entry.key.rpartition("/")[2] not in named:
                 await delete_if_old(self._store, entry.key, BLOB_GRACE_SECONDS, now)
@@ -331,19 +263,43 @@ class Authoring:
             stored = await self._store.get(_key(prefix, item_id))
         except (NotFound, ValueError):
             raise missing from None
-        found = _parse(kind, stored.data)
+        found = self._parsed(kind, _key(prefix, item_id), stored.data)
         if owner is not None and found.owner != owner:
             raise missing
         return found, stored.version
 
     async def _all(self, prefix: str, kind: type[T], owner: str | None) -> list[T]:
+        """Those of an owner that can be read, oldest first."""
+        found, _ = await self._all_and_unreadable(prefix, kind)
+        return [item for item in found if owner in (None, item.owner)]
+
+    async def _all_and_unreadable(self, prefix: str, kind: type[T]) -> tuple[list[T], list[str]]:
+        """Everybody's, oldest first, and the keys of those that can't be read."""
         found: list[T] = []
+        unreadable: list[str] = []
         async for entry in self._store.list(prefix):
-            with contextlib.suppress(NotFound):  # removed since it was listed
-                item = _parse(kind, (await self._store.get(entry.key)).data)
-                if owner in (None, item.owner):
-                    found.append(item)
-        return sorted(found, key=lambda item: (item.created, item.id))
+            try:
+                found.append(self._parsed(kind, entry.key, (await self._store.get(entry.key)).data))
+            except NotFound:  # removed since it was listed
+                continue
+            except Unreadable:
+                unreadable.append(entry.key)
+        return sorted(found, key=lambda item: (item.created, item.id)), unreadable
+
+    def _parsed(self, kind: type[T], key: str, data: bytes) -> T:
+        try:
+            return parsed(kind, data)
+        except ValueError as error:
+            if key not in self._unreadable:
+                self._unreadable.add(key)
+                _log.error(
+                    "document unreadable, so that no content is removed either: delete it",
+                    extra={"store": self._store.url, "object": key, "error": str(error)},
+                )
+            raise Unreadable(
+                f"{kind.__name__.lower()} {key.rpartition('/')[2]!r}: its document can't be read ({error}): delete "
+                f"{key} in store {self._store.url}"
+            ) from error
 
     async def _change(self, session_id: str, owner: str | None, change: Callable[[Session], Session]) -> Session:
         """Swap a session for what `change` makes of it, again and again until nobody else was first."""
@@ -351,7 +307,7 @@ class Authoring:
             session, version = await self._session(session_id, owner)
             changed = replace(change(session), used=self._clock(), write_id=uuid.uuid4().hex)
             with contextlib.suppress(Changed):
-                await self._store.update(_key(_SESSIONS, session_id), _dump(changed), version)
+                await self._store.update(_key(_SESSIONS, session_id), dumped(changed), version)
                 return changed
         raise Changed(f"session {session_id}: too many write to it at once: try again")
 
@@ -365,14 +321,3 @@ async def delete_if_old(store: ObjectStore, key: str, seconds: float, now: float
 
 def _key(prefix: str, name: str) -> str:
     return f"{prefix}/{name}"
-
-
-def _dump(item: Session | Snapshot) -> bytes:
-    return orjson.dumps(asdict(item))
-
-
-def _parse(kind: type[T], data: bytes) -> T:
-    raw: dict[str, Any] = orjson.loads(data)
-    for content in ("objects", "files"):
-        raw[content] = {name: Blob(**blob) for name, blob in raw[content].items()}
-    return kind(**raw)

@@ -23,7 +23,8 @@ from typing import IO, Final
 
 from sessionpools.web.store.errors import NotFound, Refused, TooLarge
 from sessionpools.web.store.objects import ObjectStore
-from sessionpools.web.store.received import Content, mib, sha256_of, size_of, temporary_folder
+from sessionpools.web.store.received import Content, sha256_of, size_of
+from sessionpools.web.store.room import mib, temporary_folder, to_end
 
 __all__ = [
     "FRESH",
@@ -39,6 +40,7 @@ __all__ = [
     "check_path",
     "check_variable",
     "key_of",
+    "packed_at_most",
     "publish_files",
     "sha256_of_key",
 ]
@@ -61,6 +63,8 @@ _PATH: Final = re.compile(f"{_SEGMENT}(/{_SEGMENT})*")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 # Dill files and models are numbers, which higher levels compress hardly better: 1 takes a fifth of the time of 9.
 _COMPRESSION: Final = 1
+_TAR_BYTES: Final = 128 << 20  # headers of MAX_ENTRIES files, names that take further ones included
+_BLOCK_BYTES: Final = 4096  # a file takes whole ones of a disk
 _INIT_MODULE: Final = Path(__file__).with_name("service_init.py")
 
 
@@ -124,23 +128,26 @@ class Bundles:
         self._store = store
 
     async def put(self, files: Mapping[str, Content]) -> Bundle:
-        """Make the archive of these files and store it, unless it is there. Raises Refused, TooLarge."""
+        """Make the archive of these files and store it, unless it is there. The caller has room for `packed_at_most`
+        of them. Raises Refused, TooLarge."""
         await asyncio.to_thread(_check, files)
         with temporary_folder() as folder:
             path = folder / "bundle.tar.gz"
-            await asyncio.to_thread(_write, files, path)
-            sha256, size = await asyncio.to_thread(lambda: (sha256_of(path), size_of(path)))
-            if size > MAX_PACKED_BYTES:
-                raise TooLarge(
-                    f"bundle: is larger than {mib(MAX_PACKED_BYTES)} when it is compressed, the most that sessions "
-                    "fetch: put large files into an image or on a volume"
-                )
+            await to_end(_write, files, path)
+            sha256, size = await to_end(lambda: (sha256_of(path), size_of(path)))
             await put_fresh(self._store, key_of(sha256), path)
         return Bundle(sha256, size)
 
     async def size(self, sha256: str) -> int:
         """Bytes of a stored archive. Raises NotFound."""
         return await self._store.size(_checked_key(sha256))
+
+    async def room_of(self, sha256: str, unpacked_at_most: int = MAX_BYTES + _TAR_BYTES) -> int:
+        """Bytes of disk that an archive takes with the files that it is unpacked to. Raises NotFound."""
+        packed = await self.size(sha256)
+        end = await self._store.end(_checked_key(sha256), 4)
+        unpacked = min(int.from_bytes(end, "little"), unpacked_at_most)  # as gzip counts
+        return packed + unpacked + min(8 * unpacked, MAX_ENTRIES * _BLOCK_BYTES)
 
     async def stream(self, sha256: str) -> AsyncIterator[bytes]:
         """A stored archive, in pieces. Raises NotFound before the first."""
@@ -156,6 +163,11 @@ async def put_fresh(store: ObjectStore, key: str, content: Content) -> None:
     except NotFound:
         pass
     await store.put(key, content)
+
+
+def packed_at_most(content_bytes: int) -> int:
+    """Bytes of the archive of files that have so many in all: no more than is kept, a little more than there are."""
+    return min(MAX_PACKED_BYTES, content_bytes + content_bytes // 100 + (8 << 20))
 
 
 def key_of(sha256: str) -> str:
@@ -203,10 +215,16 @@ def _check_folders(path: str, files: Mapping[str, Content]) -> None:
 
 
 def _write(files: Mapping[str, Content], target: Path) -> None:
-    """The archive, byte for byte the same for the same files."""
+    """The archive, byte for byte the same for the same files. Raises TooLarge as soon as it is larger than one may."""
     with (
         target.open("wb") as raw,
-        gzip.GzipFile(filename="", mode="wb", compresslevel=_COMPRESSION, fileobj=raw, mtime=0) as packed,
+        gzip.GzipFile(
+            filename="",
+            mode="wb",
+            compresslevel=_COMPRESSION,
+            fileobj=_Limited(raw),
+            mtime=0,
+        ) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
         # The top folder first: what is shown of a service (web.bundlefiles) is read without the objects.
@@ -217,6 +235,26 @@ def _write(files: Mapping[str, Content], target: Path) -> None:
             info.size = size_of(content)
             with _opened(content) as file:
                 archive.addfile(info, file)
+
+
+class _Limited:
+    """A file that takes no more than a bundle may have."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._left = MAX_PACKED_BYTES
+
+    def write(self, data: bytes) -> int:
+        self._left -= len(data)
+        if self._left < 0:
+            raise TooLarge(
+                f"bundle: is larger than {mib(MAX_PACKED_BYTES)} when it is compressed, the most that sessions fetch: "
+                "put large files into an image or on a volume"
+            )
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def _opened(content: Content) -> IO[bytes]:

@@ -2,7 +2,10 @@
 
     StoreError                what follows; never raised itself
     ├── StoreUnavailable      503: the store did not answer, or refused us; whether a write took is not known
-    │   └── StoreUnfit        at start: it answers, and lacks what is needed of it, so that nothing is begun
+    │   ├── StoreUnfit        at start: it answers, and lacks what is needed of it, so that nothing is begun
+    │   ├── StoreFull         there is no space left; nothing was written
+    │   ├── NoRoom            the temporary directory has no space for it now
+    │   └── Unreadable        an object of ours has not the form that it should have
     ├── NotFound              404: there is no such object, session, snapshot, bundle or batch, or it is another's
     ├── Changed               409: somebody else has written it since it was read
     └── Refused               400: what was given can't be kept: a name, a number, a form
@@ -11,7 +14,18 @@
 A message names the object, what is wrong with it and what to do, and may be shown to callers: it has no credentials.
 """
 
-__all__ = ["Changed", "NotFound", "Refused", "StoreError", "StoreUnavailable", "StoreUnfit", "TooLarge"]
+__all__ = [
+    "Changed",
+    "NoRoom",
+    "NotFound",
+    "Refused",
+    "StoreError",
+    "StoreFull",
+    "StoreUnavailable",
+    "StoreUnfit",
+    "TooLarge",
+    "Unreadable",
+]
 
 
 class StoreError(Exception):
@@ -24,6 +38,18 @@ class StoreUnavailable(StoreError):  # noqa: N818
 
 class StoreUnfit(StoreUnavailable):
     """It ignores the conditions of writes: another store is needed."""
+
+
+class StoreFull(StoreUnavailable):
+    """A write found no space. It was not done."""
+
+
+class NoRoom(StoreUnavailable):
+    """What comes in, or is made, has no space in the temporary directory of this replica."""
+
+
+class Unreadable(StoreUnavailable):
+    """An object can't be read as what it should be: it was damaged, or another version wrote it."""
 
 
 class NotFound(StoreError):  # noqa: N818

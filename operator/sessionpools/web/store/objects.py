@@ -195,6 +195,12 @@ class ObjectStore:
         async with self._within("look at", key):
             return int((await obstore.head_async(self._remote, key))["size"])
 
+    async def end(self, key: str, count: int) -> bytes:
+        """The last bytes of an object that has as many. Raises NotFound."""
+        async with self._within("read", key):
+            size = int((await obstore.head_async(self._remote, key))["size"])
+            return bytes(await obstore.get_range_async(self._remote, key, start=size - count, end=size))
+
     async def modified(self, key: str) -> datetime:
         """When an object was last written, UTC by the store's clock. Raises NotFound."""
         async with self._within("look at", key):

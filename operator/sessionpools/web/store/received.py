@@ -6,18 +6,17 @@ Called by authoring.py and bundles.py.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
-import tempfile
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from sessionpools.web.store.errors import TooLarge
+from sessionpools.web.store.room import Room, mib, temporary_folder, to_end
 
-__all__ = ["Content", "Received", "mib", "receive", "sha256_of", "size_of", "temporary_folder"]
+__all__ = ["Content", "Received", "receive", "sha256_of", "size_of"]
 
 Content = bytes | Path  # a Path is a local file
 
@@ -34,8 +33,11 @@ class Received:
 
 
 @contextlib.asynccontextmanager
-async def receive(chunks: AsyncIterable[bytes], limit: int, what: str) -> AsyncIterator[Received]:
-    """Take content in, at most `limit` bytes. Raises TooLarge, naming `what` it is, as soon as there are more."""
+async def receive(
+    chunks: AsyncIterable[bytes], limit: int, what: str, room: Room, declared: int | None = None
+) -> AsyncIterator[Received]:
+    """Take content in, at most `limit` bytes; `declared`: that there are no more than so many. Raises TooLarge, naming
+    `what` it is, as soon as there are more than `limit`; NoRoom for what is not small."""
     digest = hashlib.sha256()
     buffer = bytearray()
     size = 0
@@ -49,19 +51,14 @@ async def receive(chunks: AsyncIterable[bytes], limit: int, what: str) -> AsyncI
             buffer += chunk
             if len(buffer) >= _IN_MEMORY_BYTES:
                 if file is None:
+                    needed = limit if declared is None else min(declared, limit)
+                    await stack.enter_async_context(room.take(needed, what))
                     file = stack.enter_context(temporary_folder()) / "content"
-                await asyncio.to_thread(_append, file, bytes(buffer))
+                await to_end(_append, file, bytes(buffer))
                 buffer.clear()
         if file is not None:
-            await asyncio.to_thread(_append, file, bytes(buffer))
+            await to_end(_append, file, bytes(buffer))
         yield Received(bytes(buffer) if file is None else file, digest.hexdigest(), size)
-
-
-@contextlib.contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """A folder of our own, which is removed with the block."""
-    with tempfile.TemporaryDirectory(prefix="session-pools-") as name:
-        yield Path(name)
 
 
 def sha256_of(content: Content) -> str:
@@ -75,11 +72,6 @@ def sha256_of(content: Content) -> str:
 def size_of(content: Content) -> int:
     """Bytes of content."""
     return content.stat().st_size if isinstance(content, Path) else len(content)
-
-
-def mib(count: int) -> str:
-    """A limit in words: 512 MiB."""
-    return f"{count >> 20} MiB"
 
 
 def _append(file: Path, data: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from sessionpools.web.store import authoring
-from sessionpools.web.store.authoring import (
+from sessionpools.web.store.authoring import Authoring
+from sessionpools.web.store.documents import (
     SESSION_SECONDS,
     SNAPSHOT_SECONDS,
-    Authoring,
     Blob,
     Session,
     Snapshot,
@@ -24,8 +25,8 @@ from sessionpools.web.store.authoring import (
     with_content,
     without_content,
 )
-from sessionpools.web.store.errors import NotFound, Refused, TooLarge
-from sessionpools.web.store.objects import ObjectStore
+from sessionpools.web.store.errors import NotFound, Refused, TooLarge, Unreadable
+from sessionpools.web.store.objects import Entry, ObjectStore
 
 EMPTY = Session("s", "ann", "Python", "", created=0.0, used=0.0)
 
@@ -279,3 +280,57 @@ async def test_content_that_is_put_again_is_young_again(volume: ObjectStore) -> 
     await keeper.delete_object(session.id, "ann", "y")
     await keeper.expire()
     assert len(await blobs(volume)) == 1
+
+
+async def test_a_document_that_can_not_be_read_hides_no_other_and_keeps_all_content(
+    volume: ObjectStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    keeper = Authoring(volume, clock)
+    session = (await keeper.create_session("ann")).id
+    await keeper.put_object(session, "ann", "m", sent(b"kept"))
+    snapshot = await keeper.create_snapshot(session, "ann")
+    broken = f"authoring/snapshots/{uuid.uuid4()}"
+    for damage in (b"{", b"[]", b'{"id": "x", "objects": {}, "files": {}}', b'{"objects": {"a": 1}, "files": {}}'):
+        await volume.put(broken, damage)
+        for _ in range(2):
+            assert [each.id for each in await keeper.snapshots(None)] == [snapshot.id]
+    with pytest.raises(Unreadable, match=f"its document can't be read .* delete {broken} in store file:"):
+        await keeper.snapshot(broken.rpartition("/")[2], "ann")
+    assert [record.object for record in caplog.records if record.levelname == "ERROR"] == [broken]  # type: ignore[attr-defined]
+
+    await keeper.delete_session(session, "ann")
+    await keeper.delete_snapshot(snapshot.id, "ann")
+    clock.ahead = 2 * SNAPSHOT_SECONDS
+    await keeper.expire()
+    assert len([entry async for entry in volume.list("blobs")]) == 1  # it may be what that document names
+    await volume.delete(broken)
+    await keeper.expire()
+    assert [entry async for entry in volume.list("blobs")] == []
+
+
+async def test_content_that_goes_from_a_snapshot_into_a_session_while_garbage_is_looked_for_stays(
+    volume: ObjectStore,
+) -> None:
+    clock = Clock()
+    keeper = Authoring(volume, clock)
+    first, second = [(await keeper.create_session("ann")).id for _ in range(2)]
+    await keeper.put_object(first, "ann", "m", sent(b"model"))
+    snapshot = (await keeper.create_snapshot(first, "ann")).id
+    await keeper.delete_session(first, "ann")
+    clock.ahead = 5000.0
+
+    class Meanwhile(ObjectStore):
+        """Loads the snapshot and deletes it, when sessions were listed and snapshots are about to be."""
+
+        async def list(self, prefix: str) -> AsyncIterator[Entry]:
+            if prefix == "authoring/snapshots":
+                await keeper.load_snapshot(second, "ann", snapshot)
+                await keeper.delete_snapshot(snapshot, "ann")
+            async for entry in super().list(prefix):
+                yield entry
+
+    collecting = Meanwhile(volume.url, volume._remote, volume._volume)
+    assert await keeper.session(second, "ann")  # used, so that it has not expired
+    await Authoring(collecting, clock).expire()
+    assert await whole(keeper.object(second, "ann", "m")) == b"model"
