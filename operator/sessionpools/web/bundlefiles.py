@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import sys
 import tarfile
 import time
 import zlib
@@ -25,8 +26,10 @@ from sessionpools.web.store.room import temporary_folder, to_end
 
 __all__ = ["Texts", "unpacked"]
 
-TEXT_BYTES_AT_MOST: Final = 256 * 1024  # of compressed bytes that are read for the texts of a bundle
-REMEMBERED: Final = 4096
+HEAD_BYTES: Final = 256 << 10  # of compressed bytes that are read for the texts of a bundle
+UNPACKED_HEAD_BYTES: Final = 4 << 20
+TEXT_BYTES_AT_MOST: Final = 256 << 10  # a list has the texts of all services; a longer one is not shown
+REMEMBERED_BYTES: Final = 64 << 20  # of memory, of all texts together
 ASKED_AT_ONCE: Final = 16
 ANSWER_SECONDS: Final = 2.0
 PAUSE_SECONDS: Final = 10.0
@@ -80,6 +83,7 @@ class Texts:
         self._names = frozenset(names)
         self._clock = clock
         self._known: OrderedDict[str, Mapping[str, str]] = OrderedDict()
+        self._remembered = 0  # bytes
         self._asking = asyncio.Semaphore(ASKED_AT_ONCE)
         self._not_before = 0.0
 
@@ -99,26 +103,41 @@ class Texts:
             self._not_before = self._clock() + PAUSE_SECONDS
             return MappingProxyType({})
         found = await asyncio.to_thread(lambda: dict(_texts(head, self._names)))
-        self._known[sha256] = MappingProxyType(found)
-        if len(self._known) > REMEMBERED:
-            self._known.popitem(last=False)
-        return self._known[sha256]
+        self._remember(sha256, MappingProxyType(found))
+        return found
+
+    def _remember(self, sha256: str, texts: Mapping[str, str]) -> None:
+        if sha256 in self._known:  # somebody else has asked meanwhile
+            return
+        self._known[sha256] = texts
+        self._remembered += _memory(texts)
+        while self._remembered > REMEMBERED_BYTES:
+            _, forgotten = self._known.popitem(last=False)
+            self._remembered -= _memory(forgotten)
 
     async def _head(self, sha256: str) -> bytes:
         head = bytearray()
         chunks = self._source.stream(sha256)
         async for chunk in chunks:
             head += chunk
-            if len(head) >= TEXT_BYTES_AT_MOST:
+            if len(head) >= HEAD_BYTES:
                 break
         if isinstance(chunks, AsyncGenerator):
             await chunks.aclose()  # the store need not read on
         return bytes(head)
 
 
+def _memory(texts: Mapping[str, str]) -> int:
+    """Bytes, with an entry's own share of the cache."""
+    return 1024 + sum(sys.getsizeof(text) for text in texts.values())
+
+
 def _texts(packed: bytes, names: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Those that are whole in the beginning of a gzipped tar."""
-    content = zlib.decompressobj(wbits=31).decompress(packed, 16 * TEXT_BYTES_AT_MOST)
+    """Those that are whole in the beginning of a gzipped tar, and not too long."""
+    try:
+        content = zlib.decompressobj(wbits=31).decompress(packed, UNPACKED_HEAD_BYTES)
+    except zlib.error:  # no bundle of ours: sessions say so too
+        return
     at = 0
     while at + tarfile.BLOCKSIZE <= len(content):
         try:
@@ -129,6 +148,6 @@ def _texts(packed: bytes, names: Collection[str]) -> Iterator[tuple[str, str]]:
         data = content[at : at + info.size]
         if len(data) < info.size:
             return
-        if info.isreg() and info.name in names:
+        if info.isreg() and info.name in names and info.size <= TEXT_BYTES_AT_MOST:
             yield info.name, data.decode(errors="replace")
         at += -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE

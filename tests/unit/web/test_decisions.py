@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sessionpools.api.v1alpha1 import SessionPoolStatus, State
+from sessionpools.web import bundlefiles
 from sessionpools.web.bundlefiles import PAUSE_SECONDS, Texts, unpacked
 from sessionpools.web.errors import BadRequest
 from sessionpools.web.multipart import file_part
@@ -156,6 +157,49 @@ async def test_the_texts_at_the_top_of_a_bundle_are_read_without_what_follows(tm
     assert await texts.of("0" * 64) == {}  # there is none
     async with unpacked(bundles, bundle.sha256) as found:
         assert {path: content.read_bytes() for path, content in found.items()} == files
+
+
+async def test_a_long_text_is_not_shown_and_one_behind_it_is(tmp_path: Path) -> None:
+    bundles = Bundles(ObjectStore.open(str(tmp_path / "store")))
+    longest = "#" * bundlefiles.TEXT_BYTES_AT_MOST
+    for init, shown in ((longest, {"init_block.py": longest}), (longest + "#", {})):
+        bundle = await bundles.put({"init_block.py": init.encode(), "service_script.py": b"x = 1"})
+        found = await Texts(bundles, ("init_block.py", "service_script.py")).of(bundle.sha256)
+        assert found == shown | {"service_script.py": "x = 1"}
+
+
+async def test_texts_are_remembered_as_long_as_there_is_memory_for_them_the_unused_not_so_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundlefiles, "REMEMBERED_BYTES", 100_000)
+    bundles = Bundles(ObjectStore.open(str(tmp_path / "store")))
+    read: list[str] = []
+
+    class Counting:
+        async def stream(self, sha256: str) -> AsyncIterator[bytes]:
+            read.append(sha256)
+            async for piece in bundles.stream(sha256):
+                yield piece
+
+    texts = Texts(Counting(), ("service_script.py",))
+    first, second, third = [
+        (await bundles.put({"service_script.py": (letter * 40_000).encode()})).sha256 for letter in "abc"
+    ]
+    for sha256 in (first, second, first, third):
+        assert len((await texts.of(sha256))["service_script.py"]) == 40_000
+    assert read == [first, second, third]
+    await texts.of(first)
+    assert read == [first, second, third]
+    await texts.of(second)
+    assert read == [first, second, third, second]
+
+
+async def test_what_is_no_archive_has_no_texts() -> None:
+    class Damaged:
+        async def stream(self, sha256: str) -> AsyncIterator[bytes]:
+            yield b"no gzip"
+
+    assert await Texts(Damaged(), ("service_script.py",)).of("0" * 64) == {}
 
 
 async def test_no_file_of_a_bundle_is_unpacked_outside_of_its_folder() -> None:
