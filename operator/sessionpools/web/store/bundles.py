@@ -57,6 +57,7 @@ INIT: Final = "service_init:load"  # ... and its init, of what `publish_files` m
 FRESH: Final = timedelta(minutes=30)
 
 _MAX_PATH: Final = 255
+_MAX_SEGMENT_BYTES: Final = 255  # as file systems have it, here and in session pods
 # As the kind has it for inline code (api/scalars.py): segments without separators, control characters and a second dot.
 _SEGMENT: Final = r"\.?[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*"
 _PATH: Final = re.compile(f"{_SEGMENT}(/{_SEGMENT})*")
@@ -83,6 +84,11 @@ def check_path(path: str) -> None:
             f'file {path!r}: must be a relative path of at most {_MAX_PATH} characters without "..", "\\" and control '
             "characters, such as lib/model.py"
         )
+    if any(len(segment.encode()) > _MAX_SEGMENT_BYTES for segment in path.split("/")):
+        raise Refused(
+            f"file {path!r}: has a name of more than {_MAX_SEGMENT_BYTES} bytes in UTF-8, which no file may have: use "
+            "a shorter one"
+        )
 
 
 def check_variable(name: str) -> None:
@@ -93,6 +99,7 @@ def check_variable(name: str) -> None:
             f"object {name!r}: must be a Python identifier of at most 128 characters that does not begin with __, "
             "as it becomes a variable of the service's code, such as model"
         )
+    check_path(_object_path(name))
 
 
 def publish_files(
@@ -114,7 +121,7 @@ def publish_files(
     }
     for name, content in objects.items():
         check_variable(name)
-        made[f"objects/{name}.dill"] = content
+        made[_object_path(name)] = content
     for path, content in files.items():
         check_path(path)
         made[f"files/{path}"] = content
@@ -179,6 +186,10 @@ def sha256_of_key(key: str) -> str:
     """The reverse; "" for a key that is no bundle's."""
     name = key.removeprefix(f"{PREFIX}/").removesuffix(".tar.gz")
     return name if _SHA256.fullmatch(name) and key_of(name) == key else ""
+
+
+def _object_path(name: str) -> str:
+    return f"objects/{name}.dill"
 
 
 def _checked_key(sha256: str) -> str:

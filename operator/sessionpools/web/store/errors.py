@@ -14,7 +14,11 @@
 A message names the object, what is wrong with it and what to do, and may be shown to callers: it has no credentials.
 """
 
+import errno
+from typing import Final
+
 __all__ = [
+    "FULL",
     "Changed",
     "NoRoom",
     "NotFound",
@@ -26,6 +30,10 @@ __all__ = [
     "TooLarge",
     "Unreadable",
 ]
+
+
+# Of an OSError: a disk, a quota or a limit of the process takes no more.
+FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class StoreError(Exception):

@@ -29,7 +29,15 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import LocalStore, from_url
 
-from sessionpools.web.store.errors import Changed, NotFound, StoreUnavailable, StoreUnfit
+from sessionpools.web.store.errors import (
+    FULL,
+    Changed,
+    NotFound,
+    Refused,
+    StoreFull,
+    StoreUnavailable,
+    StoreUnfit,
+)
 from sessionpools.web.store.volume import Volume, digest
 
 if TYPE_CHECKING:
@@ -39,6 +47,8 @@ __all__ = ["Entry", "ObjectStore", "Stored", "Version"]
 
 _SCHEMES: Final = ("s3", "gs", "az")
 _KEY: Final = re.compile(r"[A-Za-z0-9_=-][A-Za-z0-9._=-]*(/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*")
+_MAX_SEGMENT: Final = 255  # characters, which are bytes here: what file systems take
+_MAX_KEY: Final = 1024  # what S3 takes
 _USERINFO: Final = re.compile(r"//[^/\s@]*@")
 _OPERATION_SECONDS: Final = 30.0  # without the content's own time: three tries of 5 s to connect, and what lies between
 _SECONDS_PER_BYTE: Final = 1 / (1 << 20)  # slower than 1 MiB/s is not worth waiting for
@@ -282,6 +292,11 @@ class ObjectStore:
         """Round one operation: its deadline, and its errors in our words."""
         if not _KEY.fullmatch(key):
             raise ValueError(f"no key of an object: {key!r}")
+        if len(key) > _MAX_KEY or max(map(len, key.split("/"))) > _MAX_SEGMENT:
+            raise Refused(
+                f"store {self.url}: {key[:_MAX_SEGMENT]}...: a name may have {_MAX_SEGMENT} characters between two "
+                f"slashes, and {_MAX_KEY} in all: use a shorter one"
+            )
         where = f"store {self.url}: can't {what} {key}"
         try:
             async with asyncio.timeout_at(_later(size)) as deadline:
@@ -293,6 +308,11 @@ class ObjectStore:
         except TimeoutError:
             raise StoreUnavailable(f"{where}: no answer in time") from None
         except (BaseError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise StoreFull(
+                    f"{where}: {_cause(error)}: delete services, snapshots or batches that are not needed, or make the "
+                    "volume larger"
+                ) from error
             raise StoreUnavailable(f"{where}: {_cause(error)}") from error
 
     async def _thread(self, function: Callable[..., T], *arguments: object) -> T:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import fcntl
 import os
 import shutil
@@ -21,7 +20,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
-from sessionpools.web.store.errors import NoRoom, TooLarge
+from sessionpools.web.store.errors import FULL, NoRoom, TooLarge
 
 __all__ = ["ROOM_BYTES", "WAIT_SECONDS", "Room", "mib", "sweep", "temporary_folder", "to_end"]
 
@@ -31,7 +30,6 @@ WAIT_SECONDS: Final = 10.0  # as long as the gateway waits between two pieces of
 
 _PREFIX: Final = "session-pools-web-"
 _NEW_SECONDS: Final = 60  # a folder has no lock for the moment in which it is made
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -93,7 +91,7 @@ def temporary_folder() -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as name, _locked(Path(name)):
             yield Path(name)
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             raise
         raise NoRoom(
             f"the temporary directory {tempfile.gettempdir()} of this replica is full ({error.strerror}): try again "

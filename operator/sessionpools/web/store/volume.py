@@ -7,6 +7,9 @@ lock file that all writers of the object take, with the condition checked in bet
 on one volume need a file system that has them across nodes (NFS version 4, CephFS), which `ObjectStore.verify` can't
 tell from one that has not.
 
+A volume may get full. What is large is refused before nothing is left, so that leases, the documents of sessions and
+the states of batches can still be written, and what is no longer used can be removed.
+
 The version of an object is the digest of its content: inode and time, which LocalStore makes an ETag of, may be those
 of an earlier file again within a tick of the kernel's clock. Called by objects.py, in threads. Raises OSError.
 """
@@ -30,6 +33,8 @@ __all__ = ["Volume", "digest"]
 _STAGING: Final = ".staging"
 _LOCKS: Final = ".locks"
 _LOCK_COUNT: Final = 16  # objects share them: they are held for a move, not for the writing of the content
+_SMALL_BYTES: Final = 64 << 10  # documents, unless they are unusual
+_RESERVE_BYTES: Final = 64 << 20  # for these, or a twentieth of a smaller volume
 _STALE_SECONDS: Final = 86_400  # a file that is still being written after a day is one of a process that died
 
 
@@ -82,6 +87,7 @@ class Volume:
         (self._root / _STAGING).stat()
 
     def _write(self, key: str, data: bytes | Path, allowed: Callable[[Path], bool]) -> bool:
+        self._check_space(data.stat().st_size if isinstance(data, Path) else len(data))
         target = self._root / key
         staged = self._root / _STAGING / uuid.uuid4().hex
         try:
@@ -100,6 +106,15 @@ class Volume:
             return True
         finally:
             staged.unlink(missing_ok=True)
+
+    def _check_space(self, size: int) -> None:
+        """Raises OSError for what would leave too little for the small writes that have to go on."""
+        if size <= _SMALL_BYTES:
+            return
+        disk = os.statvfs(self._root)
+        reserve = min(_RESERVE_BYTES, disk.f_blocks * disk.f_frsize // 20)
+        if disk.f_bavail * disk.f_frsize < size + reserve:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _move(self, staged: Path, target: Path) -> None:
         while True:

@@ -134,6 +134,15 @@ def test_a_name_that_can_be_no_variable_is_refused(name: str) -> None:
         check_variable(name)
 
 
+def test_names_that_no_file_system_takes_are_refused() -> None:
+    check_path("é" * 127 + "/" + "é" * 127)
+    with pytest.raises(Refused, match="has a name of more than 255 bytes in UTF-8"):
+        check_path("é" * 128)
+    check_variable("漢" * 83)
+    with pytest.raises(Refused, match=f"objects/{'漢' * 84}.dill': has a name of more than 255 bytes"):
+        check_variable("漢" * 84)
+
+
 def test_what_is_no_bundle_has_no_digest() -> None:
     digest = "0123456789abcdef" * 4
     assert sha256_of_key(key_of(digest)) == digest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from sessionpools.web.store.errors import Changed, NotFound, StoreUnavailable, StoreUnfit
+from sessionpools.web.store.errors import Changed, NotFound, Refused, StoreFull, StoreUnavailable, StoreUnfit
 from sessionpools.web.store.objects import ObjectStore, Version
 from support.careless_s3 import URL, careless_s3
 from support.s3 import S3Server
@@ -100,6 +101,31 @@ async def test_keys_that_are_none_of_ours_are_refused(volume: ObjectStore) -> No
 
 
 # --- conditions -------------------------------------------------------------------------------------------------------
+
+
+async def test_keys_that_are_too_long_for_any_store_are_refused_and_say_so(store: ObjectStore) -> None:
+    await store.put("a/" + "b" * 255, b"1")
+    assert await content(store, "a/" + "b" * 255) == b"1"
+    for key in ("a/" + "b" * 256, "/".join(["c" * 250] * 5)):
+        for refused in (store.put(key, b"1"), store.put_if_absent(key, b"1"), store.get(key), store.delete(key)):
+            with pytest.raises(Refused, match="255 characters between two slashes, and 1024 in all"):
+                await refused
+
+
+async def test_a_limit_that_a_write_meets_is_said_and_leaves_nothing(volume: ObjectStore, tmp_path: Path) -> None:
+    """Whatever the disk has, this process may write no larger file."""
+    (tmp_path / "large").write_bytes(bytes(1 << 20))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, hard))
+    try:
+        for data in (tmp_path / "large", bytes(1 << 20)):
+            with pytest.raises(StoreFull, match=r"store file:.*: can't write a/b: File too large: delete services"):
+                await volume.put("a/b", data)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path for path in (tmp_path / "volume").rglob("*") if path.is_file() and ".locks" not in path.parts] == []
+    await volume.put("a/b", tmp_path / "large")
+    assert await volume.size("a/b") == 1 << 20
 
 
 async def test_only_the_first_creates(store: ObjectStore) -> None:
