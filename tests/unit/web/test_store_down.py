@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
+from support.s3 import s3_server
 from support.web import ADMIN_PASSWORD, SCRIPT, WebWorld, error_of
 
 
@@ -31,6 +34,35 @@ async def test_a_service_is_not_published_by_halves(world: WebWorld, admin: http
     error_of(answer)
     assert world.services() == []
     assert (await admin.get("/services")).json() == []
+
+
+async def test_a_service_is_published_when_the_object_store_is_back_and_not_by_halves_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a real S3-compatible server, which is stopped and started again."""
+    with s3_server(tmp_path) as s3:
+        for name, value in s3.environ.items():
+            monkeypatch.setenv(name, value)
+        world = WebWorld(tmp_path)
+        world.store_url = s3.url("release")
+        async with world:
+            admin = world.client()
+            await published(admin)
+            code = world.service("Old")["spec"]["code"]
+            await asyncio.to_thread(s3.stop)
+            for method, path in (("POST", "/services/Score/v1"), ("PATCH", "/services/Old/v1")):
+                answer = await admin.request(method, path, json=SCRIPT | {"code": "answer = 2"})
+                assert (answer.status_code, answer.json()["exceptionType"]) == (503, "StoreUnavailable")
+                assert int(answer.headers["retry-after"]) > 0
+                assert "store s3://session-pools-test/release: can't" in error_of(answer)
+                assert s3.secret_key not in answer.text
+            assert [service["spec"]["name"] for service in world.services()] == ["Old"]
+            assert world.service("Old")["spec"]["code"] == code
+            await asyncio.to_thread(s3.start)
+            answer = await admin.post("/services/Score/v1", json=SCRIPT | {"code": "answer = 2"})
+            assert answer.status_code == 201
+            sha256 = world.service("Score")["spec"]["code"]["bundle"]["sha256"]
+            assert await world.parts.bundles.size(sha256) > 0
 
 
 async def test_an_update_of_the_code_changes_nothing_and_one_of_the_description_goes_on(
