@@ -20,7 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
 
-from sessionpools.web.store.bundles import check_path, check_variable, put_fresh
+from sessionpools.web.store.bundles import check_path, check_variable
+from sessionpools.web.store.content import delete_if_old, put_fresh
 from sessionpools.web.store.documents import (
     Blob,
     Kind,
@@ -41,7 +42,7 @@ from sessionpools.web.store.objects import ObjectStore, Version
 from sessionpools.web.store.received import receive
 from sessionpools.web.store.room import Room, temporary_folder, to_end
 
-__all__ = ["MAX_OBJECT_BYTES", "Authoring", "delete_if_old"]
+__all__ = ["BLOB_GRACE_SECONDS", "MAX_OBJECT_BYTES", "Authoring"]
 
 _log = logging.getLogger(__name__)
 
@@ -217,31 +218,35 @@ class Authoring:
     async def expire(self, used: Collection[str] = ()) -> None:
         """Remove what nobody uses: sessions, snapshots (but for `used`, by id), and content that neither names.
 
+        Documents are removed first, and the content that the others do not name then: of a session that was used in the
+        very moment of its removal a snapshot may have been taken, which keeps it.
+        """
+        now = self._clock()
+        for session in await self._all(_SESSIONS, Session, None):
+            if session_expired(session, now) and await self._still(session, now):
+                await self._store.delete(_key(_SESSIONS, session.id))
+        for snapshot in await self._all(_SNAPSHOTS, Snapshot, None):
+            if snapshot_expired(snapshot, used, now):
+                await self._store.delete(_key(_SNAPSHOTS, snapshot.id))
+        await self._collect(now)
+
+    async def _collect(self, now: float) -> None:
+        """Remove content that no document names.
+
         Content is listed first and the documents after it: what a document that is written meanwhile names is either
         not in the list or too young to be removed. Sessions are listed before snapshots and again after them, as a
         snapshot is made of a session and loaded into one, and where it came from may be gone by then. While a document
         can't be read nobody knows what it names, and all content stays.
         """
-        now = self._clock()
         blobs = [entry async for entry in self._store.list(_BLOBS)]
         sessions, bad_before = await self._all_and_unreadable(_SESSIONS, Session)
         snapshots, bad = await self._all_and_unreadable(_SNAPSHOTS, Snapshot)
         again, bad_after = await self._all_and_unreadable(_SESSIONS, Session)
-        named: set[str] = set()
-        for session in (*sessions, *again):
-            if session_expired(session, now) and await self._still(session, now):
-                await self._store.delete(_key(_SESSIONS, session.id))
-            else:
-                named |= session.names
-        for snapshot in snapshots:
-            if snapshot_expired(snapshot, used, now):
-                await self._store.delete(_key(_SNAPSHOTS, snapshot.id))
-            else:
-                named |= snapshot.names
         if bad_before or bad or bad_after:
             return
+        named = set[str]().union(*(each.names for each in (*sessions, *again)), *(each.names for each in snapshots))
         for entry in blobs:
-            if entry.key.rpartition("/")[2] not in named:
+            if entry.key.rpartition("/")[2] not in named and now - entry.modified.timestamp() > BLOB_GRACE_SECONDS:
                 await delete_if_old(self._store, entry.key, BLOB_GRACE_SECONDS, now)
 
     async def _still(self, session: Session, now: float) -> bool:
@@ -310,13 +315,6 @@ class Authoring:
                 await self._store.update(_key(_SESSIONS, session_id), dumped(changed), version)
                 return changed
         raise Changed(f"session {session_id}: too many write to it at once: try again")
-
-
-async def delete_if_old(store: ObjectStore, key: str, seconds: float, now: float) -> None:
-    """Remove an object that was written long ago: looked at again right before, as somebody may just use it anew."""
-    with contextlib.suppress(NotFound):
-        if now - (await store.modified(key)).timestamp() > seconds:
-            await store.delete(key)
 
 
 def _key(prefix: str, name: str) -> str:

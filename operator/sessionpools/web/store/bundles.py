@@ -17,17 +17,16 @@ import tarfile
 import unicodedata
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Final
 
+from sessionpools.web.store.content import put_fresh
 from sessionpools.web.store.errors import NotFound, Refused, TooLarge
 from sessionpools.web.store.objects import ObjectStore
 from sessionpools.web.store.received import Content, sha256_of, size_of
 from sessionpools.web.store.room import mib, temporary_folder, to_end
 
 __all__ = [
-    "FRESH",
     "INIT",
     "MAX_BYTES",
     "MAX_ENTRIES",
@@ -52,9 +51,6 @@ MAX_BYTES: Final = 2 << 30  # of all files before compression; an authoring sess
 MAX_PACKED_BYTES: Final = 512 << 20
 SCRIPT: Final = "service_script.py"  # a WebService's script ...
 INIT: Final = "service_init:load"  # ... and its init, of what `publish_files` makes
-# What is written again within this time of its last use is not collected meanwhile: half of collect.GRACE, so that what
-# publishing has found is kept until its WebService is there.
-FRESH: Final = timedelta(minutes=30)
 
 _MAX_PATH: Final = 255
 _MAX_SEGMENT_BYTES: Final = 255  # as file systems have it, here and in session pods
@@ -160,16 +156,6 @@ class Bundles:
         """A stored archive, in pieces. Raises NotFound before the first."""
         async for piece in self._store.stream(_checked_key(sha256)):
             yield piece
-
-
-async def put_fresh(store: ObjectStore, key: str, content: Content) -> None:
-    """Store content under a key that its digest is in, unless it is there and will not be collected for now."""
-    try:
-        if datetime.now(UTC) - await store.modified(key) < FRESH:
-            return
-    except NotFound:
-        pass
-    await store.put(key, content)
 
 
 def packed_at_most(content_bytes: int) -> int:

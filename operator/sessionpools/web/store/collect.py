@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from sessionpools.web.store.authoring import delete_if_old
 from sessionpools.web.store.bundles import PREFIX, sha256_of_key
+from sessionpools.web.store.content import delete_if_old
 from sessionpools.web.store.errors import StoreError
 from sessionpools.web.store.lease import LEASE_SECONDS, Lease
 from sessionpools.web.store.objects import Entry, ObjectStore

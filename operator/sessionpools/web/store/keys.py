@@ -8,6 +8,7 @@
     batches/states/SERVICE/ID.OWNER             a batch's state, compared and swapped
     batches/data/ID/...                         a batch's inputs, results and files
     leases/NAME                                 who does what only one replica does
+    doomed/KEY                                  that the content KEY is about to be removed
     health/...                                  probes
 
 SERVICE and OWNER are the first digits of digests, as names of services and users may hold anything.

@@ -76,6 +76,7 @@ class Volume:
         target = self._root / key
         with self._lock(key):
             target.unlink(missing_ok=True)
+            _sync(target.parent)
         for parent in target.relative_to(self._root).parents[:-1]:
             try:
                 (self._root / parent).rmdir()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sessionpools.web.store import authoring
-from sessionpools.web.store.authoring import Authoring
+from sessionpools.web.store.authoring import BLOB_GRACE_SECONDS, Authoring
 from sessionpools.web.store.documents import (
     SESSION_SECONDS,
     SNAPSHOT_SECONDS,
@@ -321,10 +321,13 @@ async def test_content_that_goes_from_a_snapshot_into_a_session_while_garbage_is
     clock.ahead = 5000.0
 
     class Meanwhile(ObjectStore):
-        """Loads the snapshot and deletes it, when sessions were listed and snapshots are about to be."""
+        """Loads the snapshot and deletes it, when content and sessions were listed and snapshots are about to be."""
+
+        listed: tuple[str, ...] = ()
 
         async def list(self, prefix: str) -> AsyncIterator[Entry]:
-            if prefix == "authoring/snapshots":
+            self.listed += (prefix,)
+            if self.listed[-3:] == ("blobs", "authoring/sessions", "authoring/snapshots"):
                 await keeper.load_snapshot(second, "ann", snapshot)
                 await keeper.delete_snapshot(snapshot, "ann")
             async for entry in super().list(prefix):
@@ -334,3 +337,23 @@ async def test_content_that_goes_from_a_snapshot_into_a_session_while_garbage_is
     assert await keeper.session(second, "ann")  # used, so that it has not expired
     await Authoring(collecting, clock).expire()
     assert await whole(keeper.object(second, "ann", "m")) == b"model"
+
+
+async def test_a_snapshot_that_is_taken_in_the_moment_in_which_its_session_expires_is_whole(
+    volume: ObjectStore,
+) -> None:
+    clock = Clock()
+    keeper = Authoring(volume, clock)
+    session = (await keeper.create_session("ann")).id
+    await keeper.put_object(session, "ann", "m", sent(b"model"))
+    clock.ahead = SESSION_SECONDS + BLOB_GRACE_SECONDS
+
+    class Meanwhile(ObjectStore):
+        async def delete(self, key: str) -> None:
+            if key == f"authoring/sessions/{session}":
+                await keeper.create_snapshot(session, "ann")
+            await super().delete(key)
+
+    await Authoring(Meanwhile(volume.url, volume._remote, volume._volume), clock).expire()
+    (snapshot,) = await keeper.snapshots("ann")
+    assert await whole(keeper.content(snapshot, "objects", "m")) == b"model"

@@ -9,8 +9,12 @@ from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sessionpools.web.store.bundles import Bundles, key_of
+import pytest
+
+from sessionpools.web.store import collect, content
+from sessionpools.web.store.bundles import Bundle, Bundles, key_of
 from sessionpools.web.store.collect import GRACE, Collector, unused
+from sessionpools.web.store.errors import StoreUnavailable
 from sessionpools.web.store.lease import LEASE_SECONDS, Lease
 from sessionpools.web.store.objects import Entry, ObjectStore
 
@@ -48,9 +52,9 @@ def test_what_is_no_bundle_is_nobodys_business() -> None:
 # --- the doing --------------------------------------------------------------------------------------------------------
 
 
-async def published(store: ObjectStore, content: bytes, age: float) -> str:
+async def published(store: ObjectStore, data: bytes, age: float) -> str:
     """A bundle that was stored so many seconds ago."""
-    bundle = await Bundles(store).put({"a": content})
+    bundle = await Bundles(store).put({"a": data})
     path = Path(store.url.removeprefix("file://")) / key_of(bundle.sha256)
     os.utime(path, (time.time() - age,) * 2)
     return bundle.sha256
@@ -96,6 +100,60 @@ async def test_one_that_is_published_again_while_the_cluster_is_asked_is_kept(vo
 
     assert await Collector(volume, "web-1", referenced, {}).turn()
     assert len(await kept(volume)) == 1
+
+
+@pytest.mark.parametrize("moment", ["before it is removed", "after it is removed"])
+async def test_one_that_is_published_again_in_the_moment_of_its_removal_is_there_afterwards(
+    store: ObjectStore, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The replica that collects has found it old; another one publishes it; then it is removed."""
+    monkeypatch.setattr(collect, "GRACE", timedelta(seconds=0))
+    monkeypatch.setattr(content, "FRESH", timedelta(seconds=0))
+    digest = (await Bundles(store).put({"a": b"1"})).sha256
+    publishing: list[asyncio.Task[Bundle]] = []
+
+    async def publish() -> None:
+        wrote = asyncio.Event()
+
+        class Watched(ObjectStore):
+            async def put(self, key: str, data: bytes | Path) -> None:
+                await super().put(key, data)
+                wrote.set()
+
+        other = Watched(store.url, store._remote, store._volume)
+        publishing.append(asyncio.create_task(Bundles(other).put({"a": b"1"})))
+        await wrote.wait()
+
+    class Collecting(ObjectStore):
+        async def delete(self, key: str) -> None:
+            of_it = key == key_of(digest)
+            if of_it and moment == "before it is removed":
+                await publish()
+            await super().delete(key)
+            if of_it and moment == "after it is removed":
+                await publish()
+
+    async def referenced() -> Collection[str]:
+        return ()
+
+    collecting = Collecting(store.url, store._remote, store._volume)
+    assert await Collector(collecting, "web-1", referenced, {}).turn()
+    assert (await publishing[0]).sha256 == digest
+    assert await kept(store) == {key_of(digest)}
+    assert [entry async for entry in store.list("doomed")] == []
+
+
+async def test_the_word_of_a_replica_that_died_while_it_removed_holds_up_nobody_for_long(
+    volume: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = await published(volume, b"1", 7200)
+    await volume.put(f"doomed/{key_of(digest)}", b"")
+    monkeypatch.setattr(content, "_PAUSE_SECONDS", 0.001)
+    with pytest.raises(StoreUnavailable, match=f"{key_of(digest)} is being removed as unused just now: try again"):
+        await Bundles(volume).put({"a": b"1"})
+    word = Path(volume.url.removeprefix("file://")) / "doomed" / key_of(digest)
+    os.utime(word, (time.time() - content.DOOMED_SECONDS - 1,) * 2)
+    assert (await Bundles(volume).put({"a": b"1"})).sha256 == digest
 
 
 async def test_one_replica_collects_at_a_time(volume: ObjectStore) -> None:
