@@ -23,11 +23,11 @@ from typing import Any, Final
 import orjson
 
 from sessionpools.web.batch import state as states
-from sessionpools.web.batch.calls import Gateway, Headers, failure
+from sessionpools.web.batch.calls import Gateway, Headers, Known, failure
 from sessionpools.web.batch.layout import DATA, OPEN, STATES, Place, service_digest
 from sessionpools.web.batch.run import Run
 from sessionpools.web.batch.state import Service, State
-from sessionpools.web.store.errors import Changed, NotFound, Refused, StoreError, TooLarge
+from sessionpools.web.store.errors import Changed, NotFound, Refused, StoreError, TooLarge, TooMany, Unreadable
 from sessionpools.web.store.keys import short_digest
 from sessionpools.web.store.lease import LEASE_SECONDS, Sightings
 from sessionpools.web.store.objects import ObjectStore, Version
@@ -37,6 +37,7 @@ __all__ = [
     "MAX_BYTES",
     "MAX_ITEMS",
     "MAX_PARALLEL",
+    "MAX_UNFINISHED_OF_OWNER",
     "BatchStatus",
     "Batches",
     "Headers",
@@ -50,6 +51,10 @@ MAX_BYTES: Final = 64 << 20  # of all inputs: what one request to the gateway ma
 DEFAULT_PARALLEL: Final = 10  # Machine Learning Server's
 MAX_PARALLEL: Final = 100  # its MaxNumberOfThreadsPerBatchExecution
 _MAX_RUNNING: Final = 8  # batches of one replica at a time, as each has its inputs in memory; others are pending
+_MAX_RUNNING_OF_OWNER: Final = 4  # of them: one who starts many does not keep others waiting
+# A batch whose calls do not run, as its service has no session, gives its place to one that waits, for a while.
+_STUCK_SECONDS: Final = 60.0
+MAX_UNFINISHED_OF_OWNER: Final = 100
 _SCAN_SECONDS: Final = 5.0  # a list of what is not finished, mostly empty
 _ORPHAN_SECONDS: Final = 3600.0  # inputs are stored before the record, by a replica that may have died in between
 _DRAIN_SECONDS: Final = 20.0  # for calls under way when the replica ends, after web.__main__.FINISH_SECONDS
@@ -88,6 +93,8 @@ class Batches:
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         lease_seconds: float = LEASE_SECONDS,
+        known: Known = lambda _: True,  # services that are published
+        stuck_seconds: float = _STUCK_SECONDS,
     ) -> None:
         self._store = store
         self._gateway_url = gateway_url
@@ -99,7 +106,11 @@ class Batches:
         self._clock = clock
         self._lease_seconds = lease_seconds
         self._sightings = Sightings(clock)
+        self._known = known
+        self._stuck_seconds = stuck_seconds
         self._runs: dict[str, tuple[Run, asyncio.Task[None]]] = {}
+        self._not_before: dict[str, float] = {}  # batches that have given up their place, by `clock`
+        self._unreadable: set[str] = set()  # batches whose record is said to be so
         self._news = asyncio.Event()
 
     # --- what callers do --------------------------------------------------------------------------------------------
@@ -107,10 +118,13 @@ class Batches:
     async def start(
         self, service: Service, owner: str, items: Sequence[Any], parallel_count: int = DEFAULT_PARALLEL
     ) -> str:
-        """Keep a batch, to be worked on at once by whoever has room; its id. Raises Refused, TooLarge."""
+        """Keep a batch, to be worked on at once by whoever has room; its id. More than MAX_PARALLEL calls at a time are
+        not made, whatever `parallel_count` says. Raises Refused, TooLarge, TooMany."""
         lines = _lines(items, parallel_count)
-        state = State(str(uuid.uuid4()), service, owner, len(items), parallel_count, self._now())
+        parallel = min(parallel_count, MAX_PARALLEL)
+        state = State(str(uuid.uuid4()), service, owner, len(items), parallel, self._now())
         place = Place.of_state(state)
+        await self._check_room(place.owner, owner)
         await self._store.put(place.items_key, lines)
         await self._store.put(place.open_key(state.created), b"")
         await self._store.put_if_absent(place.state_key, state.dump())
@@ -176,7 +190,7 @@ class Batches:
 
     async def run(self) -> None:
         """Work on batches until cancelled; then give them back, calls under way having _DRAIN_SECONDS to finish."""
-        gateway = Gateway(self._gateway_url, self._headers, self._certificate)
+        gateway = Gateway(self._gateway_url, self._headers, self._certificate, self._known)
         try:
             while True:
                 try:
@@ -208,24 +222,63 @@ class Batches:
             if place is None:
                 continue
             known.add(place.id)
-            with contextlib.suppress(NotFound):
+            try:
                 state, _, _ = await self._read(place, deleted=True)
-                if states.expired(state, now):
-                    await self._remove(state)
+            except NotFound:
+                continue
+            except Unreadable as error:
+                self._say_unreadable(place, error)
+                continue
+            if states.expired(state, now):
+                await self._remove(state)
         for batch_id, written in data.items():
             if batch_id not in known and now - written > _ORPHAN_SECONDS:
                 await self._remove_all(f"{DATA}/{batch_id}")
 
     async def _scan(self, gateway: Gateway) -> None:
-        """Take batches that nobody works on, the oldest first, as many as there is room for."""
+        """Take batches that nobody works on, the oldest first, as many as there is room for and no more than
+        _MAX_RUNNING_OF_OWNER of anybody's."""
         marks = sorted([entry.key async for entry in self._store.list(OPEN)])
         places = {key: place for key in marks if (place := Place.of_open_key(key))}
         self._sightings.keep({place.id for place in places.values()})
+        now = self._clock()
+        self._not_before = {batch_id: until for batch_id, until in self._not_before.items() if until > now}
         for key, place in places.items():
+            if place.id in self._runs or place.id in self._not_before:
+                continue
             if len(self._runs) >= _MAX_RUNNING:
-                return
-            if place.id not in self._runs:
+                return self._make_room()
+            if sum(run.place.owner == place.owner for run, _ in self._runs.values()) >= _MAX_RUNNING_OF_OWNER:
+                self._make_room(place.owner)
+                continue
+            try:
                 await self._consider(key, place, gateway)
+            except Unreadable as error:
+                self._say_unreadable(place, error)
+
+    def _make_room(self, owner: str = "") -> None:
+        """Give back the batch none of whose calls has run for the longest, if that is long; of this owner's, if any."""
+        runs = [run for run, _ in self._runs.values() if not run.stopping and owner in ("", run.place.owner)]
+        stuck = max(runs, key=lambda run: run.seconds_without_result, default=None)
+        if stuck and stuck.seconds_without_result > self._stuck_seconds:
+            _log.info("batch makes room", extra={"batch": stuck.state.id, "seconds": self._stuck_seconds})
+            stuck.stop()
+            self._not_before[stuck.state.id] = self._clock() + self._stuck_seconds
+
+    def _say_unreadable(self, place: Place, error: Unreadable) -> None:
+        """Once: nothing else can be done about it here, and the others go on."""
+        if place.id not in self._unreadable:
+            self._unreadable.add(place.id)
+            _log.error("batch can not be read", extra={"batch": place.id, "key": place.state_key, "error": str(error)})
+
+    async def _check_room(self, digest: str, owner: str) -> None:
+        keys = [entry.key async for entry in self._store.list(OPEN)]
+        unfinished = sum((place := Place.of_open_key(key)) is not None and place.owner == digest for key in keys)
+        if unfinished >= MAX_UNFINISHED_OF_OWNER:
+            raise TooMany(
+                f"batch: {unfinished} of {owner} are not finished, and {MAX_UNFINISHED_OF_OWNER} is the most: "
+                "wait for one, or cancel one"
+            )
 
     async def _consider(self, mark: str, place: Place, gateway: Gateway) -> None:
         try:
@@ -347,8 +400,8 @@ class Batches:
 
 def _lines(items: Sequence[Any], parallel_count: int) -> bytes:
     """The inputs, a line each. Raises Refused, TooLarge."""
-    if not 1 <= parallel_count <= MAX_PARALLEL:
-        raise Refused(f"parallelCount {parallel_count}: must be from 1 to {MAX_PARALLEL}")
+    if parallel_count < 1:
+        raise Refused(f"parallelCount {parallel_count}: must be at least 1")
     if not items:
         raise Refused("batch: has no items: send an array of at least one object of inputs")
     if len(items) > MAX_ITEMS:

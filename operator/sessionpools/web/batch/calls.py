@@ -1,10 +1,12 @@
 """One call of a batch: an HTTP POST to the gateway, and what its outcome says about whether the item ran.
 
     the gateway's answer                        the item                    what follows
-    200, 400, 404, 413, 500, 504, ...           ran, or never can           the answer is its result
+    200, 400, 413, 500, 504, ...                ran, or never can           the answer is its result
     502                                         began, its session died     its result says so
-    429; 503 with Retry-After                   did not run                 it waits and is sent again
+    401, 429, 503                               did not run                 it waits and is sent again
+    404                                         did not run                 likewise, while the service is published
     no connection                               did not run                 likewise
+    (its owner is no user any more)             did not run                 its result says so
     connection lost after that                  may have run                its result says that this is not known
 
 A call is never repeated here, and by the HTTP client neither.
@@ -27,10 +29,12 @@ import orjson
 
 from sessionpools.web.batch.state import Service
 
-__all__ = ["Gateway", "Headers", "NotRun", "Ran", "failure", "verdict"]
+__all__ = ["Gateway", "Headers", "Known", "NotRun", "OwnerGone", "Ran", "failure", "verdict"]
 
-# What lets a call of this owner's into the gateway, {"Authorization": "Bearer ..."}: asked for each call.
+# What lets a call of this owner's into the gateway, {"Authorization": "Bearer ..."}: asked for each call. It raises
+# OwnerGone; whatever else it raises, the call waits.
 Headers = Callable[[Service, str], Awaitable[Mapping[str, str]]]
+Known = Callable[[Service], bool]  # whether it is published, as far as this replica has heard
 
 # The longest queue.timeoutSeconds and requestTimeoutSeconds are a day each; the gateway answers then at the latest.
 _ANSWER_SECONDS: Final = 2 * 86_400.0 + 60.0
@@ -47,6 +51,10 @@ _KEEPALIVE: Final = (
 _MAX_ANSWER_BYTES: Final = 128 << 20  # of one item, files included: a file may have 64 MiB as base64
 _RETRY_SECONDS: Final = 1.0  # where the gateway does not say when to come again
 _MAX_RETRY_SECONDS: Final = 60.0
+
+# 401: the key of the token was replaced. 503 is what the gateway says when no session had the call, and what a session
+# says that ends before it has begun it.
+_NOT_RUN: Final = frozenset({401, 429, 503})
 
 _FIELDS: Final = ("outputParameters", "consoleOutput", "changedFiles")
 
@@ -67,6 +75,10 @@ class NotRun:
     reason: str
 
 
+class OwnerGone(LookupError):
+    """Who started the batch is no user any more."""
+
+
 def failure(message: str) -> dict[str, Any]:
     """The result of an item that has no answer of a session's."""
     return {
@@ -78,8 +90,9 @@ def failure(message: str) -> dict[str, Any]:
     }
 
 
-def verdict(status: int, retry_after: str, body: bytes) -> Ran | NotRun:
-    """What an answer of the gateway's says about the item."""
+def verdict(status: int, retry_after: str, body: bytes, known: bool = True) -> Ran | NotRun:
+    """What an answer of the gateway's says about the item. `known`: whether the service is published; the gateway
+    hears of it a moment later than the web API, and finds none until then."""
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -87,7 +100,7 @@ def verdict(status: int, retry_after: str, body: bytes) -> Ran | NotRun:
     if not isinstance(content, dict):
         content = {}
     message = str(content.get("errorMessage") or content.get("message") or "")
-    if status == 429 or (status == 503 and retry_after):
+    if status in _NOT_RUN or (status == 404 and known):
         return NotRun(_seconds(retry_after), message or f"HTTP status {status}")
     if status != 200 or "success" not in content:
         shown = message or body[:1000].decode("utf-8", "replace") or "without a message"
@@ -124,9 +137,12 @@ class Gateway:
     """Makes calls; one for all batches of a replica. `close` it. `certificate`: a PEM file that begins with the one
     certificate that is believed, whatever name it is for: callers from outside know the gateway by another than we."""
 
-    def __init__(self, url: str, headers: Headers, certificate: Path | None = None) -> None:
+    def __init__(
+        self, url: str, headers: Headers, certificate: Path | None = None, known: Known = lambda _: True
+    ) -> None:
         self._url = url.rstrip("/")
         self._headers = headers
+        self._known = known
         transport = httpx.AsyncHTTPTransport(
             verify=_pinned(certificate) if certificate else True,
             retries=0,
@@ -148,6 +164,8 @@ class Gateway:
         path = "/".join(quote(part, safe="") for part in (service.namespace, "api", service.name, service.version))
         try:
             login = await self._headers(service, owner)
+        except OwnerGone as error:
+            return Ran(failure(f"{error}; the item did not run."))
         except Exception as error:  # whatever it is: nothing was sent
             return NotRun(_RETRY_SECONDS, f"the call has no token: {error or type(error).__name__}")
         headers = {
@@ -165,7 +183,8 @@ class Gateway:
                     body += chunk
                     if len(body) > _MAX_ANSWER_BYTES:
                         return Ran(failure(f"The answer is larger than {_MAX_ANSWER_BYTES >> 20} MiB, and not kept."))
-                return verdict(response.status_code, response.headers.get("Retry-After", ""), bytes(body))
+                retry_after = response.headers.get("Retry-After", "")
+                return verdict(response.status_code, retry_after, bytes(body), self._known(service))
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             return NotRun(_RETRY_SECONDS, f"the gateway can't be reached: {error or type(error).__name__}")
         except httpx.HTTPError as error:

@@ -71,7 +71,7 @@ class Run:
         self._changed = asyncio.Event()
         self._pending_bytes = 0  # of the results since the last write
         self._stopping = self._abandoned = self._lost = False
-        self._written_at = self._counted_at = clock()
+        self._written_at = self._counted_at = self._ran_at = clock()
         self._finished_calls = 0
         self._per_second = 0.0
 
@@ -98,6 +98,16 @@ class Run:
         """Begin nothing more, let calls under way finish, give the batch back."""
         self._stopping = True
         self._changed.set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was said."""
+        return self._stopping
+
+    @property
+    def seconds_without_result(self) -> float:
+        """For how long none of its calls has come to an end: their service has no session, or they take that long."""
+        return self._clock() - self._ran_at
 
     def abandon(self) -> None:
         """After `stop`: wait for no call any more. What is under way is lost."""
@@ -232,6 +242,7 @@ class Run:
                 self._results[item] = line
                 self._pending_bytes += len(line)
                 self._finished_calls += 1
+                self._ran_at = self._clock()
                 self._busy -= 1
                 pause = _FIRST_PAUSE_SECONDS
             else:

@@ -20,7 +20,7 @@ the renewal of the lease are one write; what is more goes into segments, which n
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final
 
 import orjson
@@ -90,13 +90,17 @@ class State:
 
     @classmethod
     def parse(cls, data: bytes) -> tuple[State, bytes]:
-        """The reverse of `dump`."""
+        """The reverse of `dump`; members that a later version has added are left out. Raises ValueError."""
         line, _, tail = data.partition(b"\n")
-        raw: dict[str, Any] = orjson.loads(line)
-        raw["service"] = Service(**raw["service"])
-        for name in ("free", "claimed", "lost", "segments"):
-            raw[name] = tuple(raw[name])
-        return cls(**raw), tail
+        try:
+            raw: dict[str, Any] = orjson.loads(line)
+            members = {each.name: raw[each.name] for each in fields(cls) if each.name in raw}
+            members["service"] = Service(**{each.name: raw["service"][each.name] for each in fields(Service)})
+            for name in ("free", "claimed", "lost", "segments"):
+                members[name] = tuple(members.get(name, ()))
+            return cls(**members), tail
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"is no record of a batch: {error!r}") from None
 
 
 @dataclass(frozen=True, slots=True)
