@@ -183,9 +183,9 @@ async def test_sessions_that_can_not_grow_are_said_and_held_and_the_pool_stays_r
 
 async def test_two_sessions_start_at_a_time_for_each_cpu_of_a_node(world: DemandWorld) -> None:
     world.activate()
-    await world.begin(1, 20)
-    for worker in WORKERS:
+    for worker in WORKERS:  # before the pool: what its calls ask for must not be answered by nodes as they were
         world.server.store.edit(NODES, worker, {"status": {"allocatable": {"cpu": "2500m"}}})
+    await world.begin(1, 20)
     first = {pod["metadata"]["uid"] for pod in world.sessions()}
     world.kubelet.fate = lambda pod: Ready() if pod["metadata"]["uid"] in first else NeverReady()
     await world.asks(2, 30)
