@@ -196,6 +196,8 @@ def _of_store(error: store.StoreError, kind: str) -> Problem:
             return Clash(message, kind=kind)
         case store.TooLarge():
             return TooLarge(message, kind=kind)
+        case store.TooMany():
+            return _Other(429, message, {"Retry-After": RETRY_SECONDS}, kind)
     return BadRequest(message, kind=kind)
 
 

@@ -11,7 +11,7 @@ from typing import Final
 from sessionpools.kube.podclient import PodClient
 from sessionpools.kube.protocol import KubeApi
 from sessionpools.web.auth import tokens
-from sessionpools.web.auth.identity import Principal, Role
+from sessionpools.web.auth.identity import IdentitySource, Principal, Role
 from sessionpools.web.auth.keystore import KeyRing
 from sessionpools.web.auth.limits import LoginLimit
 from sessionpools.web.auth.logins import Authentication, Logins, OpenDoor
@@ -19,6 +19,7 @@ from sessionpools.web.auth.passwords import Passwords
 from sessionpools.web.auth.refresh import RefreshTokens
 from sessionpools.web.auth.users import LocalUsers
 from sessionpools.web.batch.batches import Batches, Headers, Service
+from sessionpools.web.batch.calls import OwnerGone
 from sessionpools.web.bundlefiles import Texts
 from sessionpools.web.cluster import Cluster
 from sessionpools.web.gateways import Gateways
@@ -84,13 +85,23 @@ def assemble(api: KubeApi, settings: Settings, store: ObjectStore, *, clock: Cal
     refresh_tokens = RefreshTokens(store, clock=clock)
     keys = _keys(api, settings, clock) if settings.auth_enabled else None
     auth: Authentication
+    source: IdentitySource | None = None
     if keys:
         source = LocalUsers(Passwords(), admin_password=settings.admin_password, users=settings.users)
         auth = Logins(source, keys, refresh_tokens, LoginLimit(), clock=clock)
     else:
         auth = OpenDoor(clock=clock)
+
+    def known(service: Service) -> bool:
+        return not cluster.synced or cluster.service(service.name, service.version) is not None
+
     batches = Batches(
-        store, settings.gateway_url, _headers(keys, clock), settings.pod, certificate=settings.gateway_certificate
+        store,
+        settings.gateway_url,
+        _headers(keys, source, clock),
+        settings.pod,
+        certificate=settings.gateway_certificate,
+        known=known,
     )
 
     async def expire_authoring() -> None:
@@ -129,20 +140,22 @@ def _keys(api: KubeApi, settings: Settings, clock: Callable[[], float]) -> KeyRi
     return KeyRing(api, settings.namespace, secret=secret, config_map=config_map, clock=clock)
 
 
-def _headers(keys: KeyRing | None, clock: Callable[[], float]) -> Headers:
+def _headers(keys: KeyRing | None, source: IdentitySource | None, clock: Callable[[], float]) -> Headers:
     """What lets a call of somebody's batch through the gateway: a token of theirs that may call and nothing more."""
-    issued: dict[str, tuple[float, str]] = {}
+    issued: dict[str, tuple[float, str, str]] = {}  # until when it is used, by which key, and the token
 
     async def headers(_: Service, owner: str) -> Mapping[str, str]:
-        if keys is None:
+        if keys is None or source is None:
             return {}
-        now = clock()
-        until, token = issued.get(owner, (0.0, ""))
-        if now >= until:
-            token = tokens.issue(keys.signing_key(), Principal(owner, Role.READER), now).token
-            for name in [name for name, (over, _) in issued.items() if over <= now]:
+        if await source.find(owner) is None:
+            raise OwnerGone(f"{owner!r}, who started the batch, is no user any more")
+        now, key = clock(), keys.signing_key()
+        until, kid, token = issued.get(owner, (0.0, "", ""))
+        if now >= until or kid != key.kid:  # a key that was replaced at once is not believed any more
+            token = tokens.issue(key, Principal(owner, Role.READER), now).token
+            for name in [name for name, (over, _, _) in issued.items() if over <= now]:
                 del issued[name]
-            issued[owner] = (now + _TOKEN_USED_SECONDS, token)
+            issued[owner] = (now + _TOKEN_USED_SECONDS, key.kid, token)
         return {"Authorization": f"Bearer {token}"}
 
     return headers

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from sessionpools.kube.protocol import WEB_SERVICES
-from sessionpools.web.edge import BODY_BYTES_AT_MOST
+from sessionpools.web.edge import BODY_BYTES_AT_MOST, OPEN_BODY_BYTES_AT_MOST
 from support.web import SCRIPT, WebWorld, error_of
 
 
@@ -76,6 +76,39 @@ async def test_a_body_above_the_limit_is_413_announced_or_not(admin: httpx.Async
     )
     assert answer.status_code == 413
     error_of(answer)
+
+
+async def test_who_has_not_logged_in_may_send_no_more_than_a_login_has(world: WebWorld, admin: httpx.AsyncClient) -> None:
+    async def pieces() -> object:
+        for _ in range(OPEN_BODY_BYTES_AT_MOST // 1024 + 1):
+            yield b"x" * 1024
+
+    for path in ("/login", "/login/refreshToken"):
+        answer = await admin.post(path, content=pieces())  # type: ignore[arg-type]
+        assert answer.status_code == 413
+        assert "64 KiB" in error_of(answer)
+        answer = await admin.post(path, content=b"{}", headers={"Content-Length": str(OPEN_BODY_BYTES_AT_MOST + 1)})
+        assert answer.status_code == 413
+        error_of(answer)
+
+
+async def test_bodies_take_no_more_memory_than_there_is_for_them(
+    admin: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sessionpools.web.edge.BODIES_BYTES_AT_MOST", 1 << 20)
+
+    async def pieces() -> object:
+        for _ in range(2048):
+            yield b"x" * 1024
+
+    for _ in range(2):  # what a request has taken is given back
+        answer = await admin.post("/services/Score/v1", content=pieces())  # type: ignore[arg-type]
+        assert answer.status_code == 503
+        assert "retry-after" in answer.headers
+        assert "memory" in error_of(answer)
+    answer = await admin.post("/services/Score/v1", content=b"x" * (2 << 20))
+    assert answer.status_code == 503
+    assert (await admin.post("/services/Score/v1", json=SCRIPT)).status_code == 201
 
 
 async def test_every_answer_carries_the_requests_id(admin: httpx.AsyncClient) -> None:

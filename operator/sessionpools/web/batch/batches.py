@@ -199,8 +199,9 @@ class Batches:
                     _log.warning("batches not looked at", extra={"error": str(error)})
                 except Exception:  # a record that can't be read must not end the web API
                     _log.exception("batches not looked at")
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), min(_SCAN_SECONDS, self._lease_seconds / 3))
+                with contextlib.suppress(TimeoutError):  # wait_for of Python 3.11 would lose a cancellation
+                    async with asyncio.timeout(min(_SCAN_SECONDS, self._lease_seconds / 3)):
+                        await self._news.wait()
                 self._news.clear()
         finally:
             await self._give_back()
@@ -287,7 +288,7 @@ class Batches:
             if self._sightings.unchanged_for(place.id, None) > _ORPHAN_SECONDS:
                 await self._store.delete(mark)
             return None
-        state, tail = State.parse(stored.data)
+        state, tail = _parsed(place, stored.data)
         if state.finished or state.deleted:
             return await self._close(state)
         if state.holder and self._sightings.unchanged_for(place.id, stored.version) < self._lease_seconds:
@@ -364,7 +365,7 @@ class Batches:
             stored = await self._store.get(place.state_key)
         except NotFound:
             raise _missing(place.id) from None
-        state, tail = State.parse(stored.data)
+        state, tail = _parsed(place, stored.data)
         if state.deleted and not deleted:
             raise _missing(place.id)
         return state, tail, stored.version
@@ -421,6 +422,13 @@ def _add_lines(by_item: dict[int, bytes], lines: bytes) -> None:
     for line in lines.splitlines():
         item, _, result = line.partition(b" ")
         by_item[int(item)] = result
+
+
+def _parsed(place: Place, data: bytes) -> tuple[State, bytes]:
+    try:
+        return State.parse(data)
+    except ValueError as error:
+        raise Unreadable(f"batch {place.id}: its record is damaged, or of another version: {error}") from None
 
 
 def _missing(batch_id: str) -> NotFound:

@@ -225,7 +225,8 @@ class Run:
     async def _wait(self, seconds: float | None) -> None:
         """Until something has changed, or for so long."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), seconds)
+            async with asyncio.timeout(seconds):  # wait_for of Python 3.11 loses a cancellation that comes as it ends
+                await self._changed.wait()
         self._changed.clear()
 
     # --- workers ----------------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@
     ├── NotFound              404: there is no such object, session, snapshot, bundle or batch, or it is another's
     ├── Changed               409: somebody else has written it since it was read
     └── Refused               400: what was given can't be kept: a name, a number, a form
-        └── TooLarge          413: a size or count above its limit
+        ├── TooLarge          413: a size or count above its limit
+        └── TooMany           429: its owner has as many as anybody may have at a time
 
 A message names the object, what is wrong with it and what to do, and may be shown to callers: it has no credentials.
 """
@@ -28,6 +29,7 @@ __all__ = [
     "StoreUnavailable",
     "StoreUnfit",
     "TooLarge",
+    "TooMany",
     "Unreadable",
 ]
 
@@ -74,3 +76,7 @@ class Refused(StoreError):  # noqa: N818
 
 class TooLarge(Refused):
     """It is larger, or they are more, than is kept."""
+
+
+class TooMany(Refused):
+    """There are as many as one may have: some have to end before."""

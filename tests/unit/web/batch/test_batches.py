@@ -15,7 +15,7 @@ import pytest
 from sessionpools.web.batch import run as batch_run
 from sessionpools.web.batch import state as states
 from sessionpools.web.batch.batches import Batches, BatchStatus, Service
-from sessionpools.web.store.errors import NotFound, Refused, TooLarge
+from sessionpools.web.store.errors import NotFound, Refused, TooLarge, TooMany, Unreadable
 from sessionpools.web.store.objects import ObjectStore
 from support.batch_gateway import BatchGateway
 from support.waiting import until
@@ -396,3 +396,59 @@ async def test_a_batch_that_was_deleted_halfway_is_deleted_wholly(volume: Object
     await volume.update(record, states.deleted(state).dump(), stored.version)
     await batches.expire()
     assert await keys(volume) == []
+
+
+async def test_a_replica_ends_also_in_the_moment_in_which_a_batch_is_started(
+    store: ObjectStore, gateway: BatchGateway
+) -> None:
+    batches = Batches(store, gateway.url, headers, "web-1")
+    task = asyncio.create_task(batches.run())
+    await asyncio.sleep(0.3)
+    await batches.start(SERVICE, "ann", items(1))
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=10.0)
+    assert done
+
+
+async def test_a_record_that_can_not_be_read_keeps_no_other_batch_waiting(
+    store: ObjectStore, gateway: BatchGateway
+) -> None:
+    idle = Batches(store, gateway.url, headers, "web-0")
+    damaged = await idle.start(SERVICE, "ann", items(1))
+    [key] = [key for key in await keys(store, "batches/states") if damaged in key]
+    await store.put(key, b'{"id": 1}\n')
+    async with working(store, gateway) as batches:
+        good = await batches.start(SERVICE, "ann", items(3))
+        assert answers(await ended(batches, good)) == [0, 1, 2]
+        await batches.expire()
+        with pytest.raises(Unreadable, match=damaged):
+            await batches.poll(SERVICE, damaged, "ann")
+
+
+async def test_a_batch_whose_calls_do_not_run_gives_its_place_to_one_that_waits(
+    store: ObjectStore, gateway: BatchGateway
+) -> None:
+    async with working(store, gateway, lease_seconds=0.9, stuck_seconds=1.0) as batches:
+        stuck = [await batches.start(SERVICE, "ann", [{"n": n, "statuses": [503]}]) for n in range(4)]
+        async with asyncio.timeout(20):
+            while not all(gateway.calls[n] for n in range(4)):
+                await asyncio.sleep(0.02)
+        other = await batches.start(SERVICE, "bob", [{"n": 9}])
+        assert answers(await ended(batches, other)) == [9]  # as no one has all places
+        waiting = await batches.start(SERVICE, "ann", [{"n": 10}])
+        assert answers(await ended(batches, waiting)) == [10]
+        assert [(await batches.poll(SERVICE, each, "ann")).completed for each in stuck] == [0] * 4
+
+
+async def test_nobody_has_more_unfinished_batches_than_their_share(
+    store: ObjectStore, gateway: BatchGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sessionpools.web.batch.batches.MAX_UNFINISHED_OF_OWNER", 2)
+    batches = Batches(store, gateway.url, headers, "web-1")
+    first = await batches.start(SERVICE, "ann", items(1))
+    await batches.start(SERVICE, "ann", items(1))
+    with pytest.raises(TooMany, match="2 of ann are not finished"):
+        await batches.start(SERVICE, "ann", items(1))
+    await batches.start(SERVICE, "bob", items(1))
+    await batches.delete(SERVICE, first, "ann")
+    await batches.start(SERVICE, "ann", items(1))

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from sessionpools.web.batch.calls import Gateway, NotRun, Ran, verdict
+from sessionpools.web.batch.calls import Gateway, NotRun, OwnerGone, Ran, verdict
 from sessionpools.web.batch.state import Service
 from support.batch_gateway import BatchGateway
 
@@ -61,7 +61,7 @@ def test_a_service_that_failed_has_failed() -> None:
     assert (result["success"], result["errorMessage"]) == (False, "ZeroDivisionError: x")
 
 
-@pytest.mark.parametrize(("status", "retry_after"), [(429, "3"), (503, "3")])
+@pytest.mark.parametrize(("status", "retry_after"), [(401, "3"), (404, "3"), (429, "3"), (503, "3")])
 def test_a_call_that_was_turned_away_did_not_run(status: int, retry_after: str) -> None:
     outcome = verdict(status, retry_after, body(success=False, errorMessage="all sessions are busy"))
     assert outcome == NotRun(3.0, "all sessions are busy")
@@ -71,12 +71,14 @@ def test_a_call_that_was_turned_away_did_not_run(status: int, retry_after: str) 
     ("retry_after", "seconds"), [("", 1.0), ("Sun, 01 Nov 2026 00:00:00 GMT", 1.0), ("0", 0.1), ("999999", 60.0)]
 )
 def test_when_to_come_again_is_within_reason(retry_after: str, seconds: float) -> None:
-    assert verdict(429, retry_after, b"") == NotRun(seconds, "HTTP status 429")
+    for status in (401, 404, 429, 503):
+        assert verdict(status, retry_after, b"") == NotRun(seconds, f"HTTP status {status}")
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [400, 403, 404, 413, 500, 502, 504])
 def test_every_other_answer_is_the_items_result(status: int) -> None:
-    result = ran(verdict(status, "", body(success=False, errorMessage="pool demo/x: why"))).result
+    """404: of a service that is not published any more."""
+    result = ran(verdict(status, "", body(success=False, errorMessage="pool demo/x: why"), known=False)).result
     assert result == {
         "success": False,
         "errorMessage": f"The gateway answered {status}: pool demo/x: why",
@@ -137,6 +139,18 @@ async def test_a_call_for_which_there_is_no_token_did_not_run() -> None:
         gateway = Gateway(server.url, none)
         assert await gateway.call(SERVICE, "ann", "r", b'{"n": 1}') == NotRun(1.0, "the call has no token: no key yet")
         await gateway.close()
+        assert server.calls.total() == 0
+
+
+async def test_an_item_whose_owner_is_gone_says_so_and_does_not_run() -> None:
+    async def gone(service: Service, owner: str) -> Mapping[str, str]:
+        raise OwnerGone(f"{owner!r}, who started the batch, is no user any more")
+
+    async with BatchGateway() as server:
+        gateway = Gateway(server.url, gone)
+        result = ran(await gateway.call(SERVICE, "ann", "r", b'{"n": 1}')).result
+        await gateway.close()
+        assert result["errorMessage"] == "'ann', who started the batch, is no user any more; the item did not run."
         assert server.calls.total() == 0
 
 
