@@ -23,7 +23,7 @@ def places(node: str, number: int | None) -> None:
 
 
 def refused_by_the_kubelet(namespace: str) -> set[str]:
-    """Uids of pods that the scheduler gave a place of which their kubelet had not heard yet: such a pod fails at once."""
+    """Uids of pods that the scheduler gave a place of which their kubelet had not heard yet: they fail at once."""
     selector = f"reason=OutOf{PLACES},involvedObject.kind=Pod"
     found = kubectl("get", "events", "-n", namespace, "--field-selector", selector, "-o", "json").stdout
     return {event["involvedObject"]["uid"] for event in json.loads(found)["items"]}

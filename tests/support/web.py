@@ -28,13 +28,14 @@ from sessionpools.kube.protocol import NODES, SECRETS, SESSION_POOLS, WEB_SERVIC
 from sessionpools.web.app import create_app
 from sessionpools.web.auth import keys as deciding
 from sessionpools.web.auth import tokens
-from sessionpools.web.auth.identity import Principal, Role
+from sessionpools.web.auth.identity import ADMIN, Principal, Role
 from sessionpools.web.auth.keys import Key, KeySet, make_key
 from sessionpools.web.auth.keystore import SECRET_KEYS
 from sessionpools.web.parts import Parts, assemble
 from sessionpools.web.settings import Settings
 from sessionpools.web.store.objects import ObjectStore
 from support.apiserver import ApiServer
+from support.auth import hashed
 from support.kubelet import make_node
 from support.waiting import until
 
@@ -103,6 +104,7 @@ class WebWorld:
         self._stack = AsyncExitStack()
         self.replicas: list[Replica] = []
         self._clients: list[httpx.AsyncClient] = []
+        self._users = ""
 
     async def __aenter__(self) -> Self:
         if self._own_server:
@@ -159,9 +161,20 @@ class WebWorld:
     def of(
         self, replica: Replica, name: str = "admin", role: Role | None = Role.OWNER, *, token: str = ""
     ) -> httpx.AsyncClient:
+        if role is not None and name != ADMIN:
+            self._know(name, role)
         client = replica.client(name, role, token=token)
         self._clients.append(client)
         return client
+
+    def _know(self, name: str, role: Role) -> None:
+        """In the users file, unless the test has written one itself."""
+        file = self.folder / "users.yaml"
+        if file.exists() and file.read_text() != self._users:
+            return
+        if f"name: {name}\n" not in self._users:
+            self._users += f"- name: {name}\n  passwordHash: {hashed('correct horse')}\n  role: {role.value}\n"
+            file.write_text(self._users)
 
     # --- what the cluster has, and what others do in it -----------------------------------------------------------
 

@@ -8,6 +8,7 @@ callers which failed together do not come back together; a server's Retry-After 
 """
 
 from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
@@ -23,6 +24,7 @@ _ATTEMPTS: Final = 4
 _FIRST_PAUSE_SECONDS: Final = 0.2  # a restart of HAProxy takes less, one of a pod is left to the later pauses
 _LONGEST_PAUSE_SECONDS: Final = 5.0
 _PATIENCE_SECONDS: Final = 30.0  # for all that Retry-After asks for: longer, and the caller had better know
+_LOCK_PAUSE_SECONDS: Final = 0.05
 _BUSY: Final = (429, 503)
 _PASSING: Final = (502, 504)  # of a proxy whose server ended or took too long; to a call they say that it was begun
 _REFUSED: Final = (400, 401, 403)  # a refresh token that is used up, revoked or too old
@@ -123,7 +125,7 @@ class Login:
 
     def log_out(self) -> Flow[None]:
         """The refresh token is of no use any more; the access token until it expires."""
-        with self._store.locked():
+        with (yield from self._locked()):
             tokens = self._store.load()
             self._store.save(None)
         if tokens is not None and tokens.refresh:
@@ -134,7 +136,7 @@ class Login:
             response.checked()
 
     def _renewed(self, refused: str | None) -> Flow[str | None]:
-        with self._store.locked():
+        with (yield from self._locked()):
             tokens = self._store.load()
             if tokens is not None and tokens.access != refused and tokens.fresh_at(self._clock.now()):
                 return tokens.access  # somebody else has renewed it meanwhile
@@ -145,6 +147,11 @@ class Login:
             if self._password is None:
                 return None
             return (yield from self.log_in()).access
+
+    def _locked(self) -> Flow[AbstractContextManager[object]]:
+        while (lock := self._store.try_lock()) is None:
+            yield Sleep(_LOCK_PAUSE_SECONDS)
+        return lock
 
     def _refreshed(self, tokens: Tokens) -> Flow[Tokens | None]:
         request = post_json(

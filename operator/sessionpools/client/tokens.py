@@ -63,8 +63,8 @@ class Store(Protocol):
 
     def save(self, tokens: Tokens | None) -> None: ...
 
-    def locked(self) -> AbstractContextManager[None]:
-        """Nobody else renews within it; what it waits for is another process."""
+    def try_lock(self) -> AbstractContextManager[object] | None:
+        """Nobody else renews within it; None: somebody else does now, maybe on this very thread."""
         ...
 
 
@@ -80,7 +80,7 @@ class InMemory:
     def save(self, tokens: Tokens | None) -> None:
         self._tokens = tokens
 
-    def locked(self) -> AbstractContextManager[None]:
+    def try_lock(self) -> AbstractContextManager[object] | None:
         return nullcontext()
 
 

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sessionpools.web.auth.audit import Caller, source_address
 from sessionpools.web.auth.errors import AuthError
-from sessionpools.web.errors import Problem, TooLarge, Unavailable, answer, problem_of
+from sessionpools.web.errors import RETRY_SECONDS, Problem, TooLarge, Unavailable, answer, problem_of
 from sessionpools.web.metrics import Metrics
 from sessionpools.web.parts import Parts
 
@@ -125,7 +125,7 @@ class Edge:
             if body.read > most:
                 raise HTTPException(413, _too_large(most))
             if self._held > BODIES_BYTES_AT_MOST:
-                raise Unavailable(_TOO_MUCH)
+                raise HTTPException(503, _TOO_MUCH, {"Retry-After": RETRY_SECONDS})
             return message
 
         return received
@@ -147,7 +147,7 @@ def _most(path: str) -> int | None:
 
 def _too_large(most: int) -> str:
     if most == OPEN_BODY_BYTES_AT_MOST:
-        return f"the body is larger than {most >> 10} KiB, the most for what needs no token: send no more than is asked for"
+        return f"the body is larger than {most >> 10} KiB, the most where no token is needed: send what is asked for"
     return (
         f"the body is larger than {most >> 20} MiB: put large files into a session "
         "(POST /sessions/ID/files), take a snapshot, and publish that"

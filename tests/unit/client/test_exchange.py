@@ -167,6 +167,18 @@ class TestRepetitions:
         api.fail("POST /api/Score/v1", Reply(status, headers={"Retry-After": "0"}))
         assert (await client.call("Score", "v1", x=1)).output() == 1
 
+    @pytest.mark.parametrize("status", [429, 502, 503, 504])
+    async def test_what_may_be_done_already_is_not_done_again(self, client: Both, api: RestApi, status: int) -> None:
+        await published(client)
+        api.fail("POST /services/Score/v2", Reply(status, headers={"Retry-After": "0"}))
+        with pytest.raises(HttpException):
+            await client.services.publish("Score", "v2", "answer = x", script=True)
+        assert len(api.asked("POST /services/Score/v2")) == 1
+        api.fail("POST /api/Score/v1/batch", Reply(status, headers={"Retry-After": "0"}))
+        with pytest.raises(HttpException):
+            await client.batches.start("Score", "v1", [{"x": 1}])
+        assert len(api.asked("POST /api/Score/v1/batch")) == 1
+
     async def test_a_call_without_a_pool_does_not_wait_for_one(self, client: Both, api: RestApi) -> None:
         await published(client)
         api.fail("POST /api/Score/v1", Reply(503, {"success": False, "errorMessage": "it has no pool"}))

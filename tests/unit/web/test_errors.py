@@ -78,7 +78,9 @@ async def test_a_body_above_the_limit_is_413_announced_or_not(admin: httpx.Async
     error_of(answer)
 
 
-async def test_who_has_not_logged_in_may_send_no_more_than_a_login_has(world: WebWorld, admin: httpx.AsyncClient) -> None:
+async def test_who_has_not_logged_in_may_send_no_more_than_a_login_has(
+    world: WebWorld, admin: httpx.AsyncClient
+) -> None:
     async def pieces() -> object:
         for _ in range(OPEN_BODY_BYTES_AT_MOST // 1024 + 1):
             yield b"x" * 1024

@@ -7,11 +7,10 @@
 Passwords are never kept. The directory is what the platform has for it (Windows: AppData, macOS: Application Support).
 """
 
-import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -81,13 +80,16 @@ class FileStore:
         }
         _write(self._path, json.dumps(fields))
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def try_lock(self) -> AbstractContextManager[object] | None:
         _make(self._path.parent)
-        with Path(f"{self._path}.lock").open("w") as file:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        file = Path(f"{self._path}.lock").open("w")  # noqa: SIM115  # closing it lets go of the lock
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                return None
+        return file
 
 
 def _write(path: Path, text: str) -> None:

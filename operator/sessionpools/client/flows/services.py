@@ -133,7 +133,7 @@ class Services:
     ) -> Flow[None]:
         body, files = publication.body, publication.files
         path, timeout = path_of("services", name, version), Timeout(answer=UPLOAD_SECONDS)
-        fields: dict[str, Any] = {"params": _forced(force), "repeat": Repeat.UNSEEN, "timeout": timeout}
+        fields: dict[str, Any] = {"params": _forced(force), "repeat": Repeat.UNCONNECTED, "timeout": timeout}
         if sum(map(len, files.values())) <= _INLINE_BYTES:
             encoded = {place: base64.b64encode(content).decode() for place, content in files.items()}
             yield from self._link.exchange(
@@ -152,14 +152,18 @@ class Services:
     def _snapshot(self, files: Mapping[str, bytes], made: MutableSequence[tuple[str, str]]) -> Flow[str]:
         """The id of a snapshot with these files, each sent by itself; `made` gets what there is to be removed."""
         timeout = Timeout(answer=UPLOAD_SECONDS)
-        session = _id((yield from self._link.exchange(post_json("/sessions", {"runtimeType": "Python"}))), "sessionId")
+        once = Repeat.UNCONNECTED
+        asked = post_json("/sessions", {"runtimeType": "Python"}, repeat=once)
+        session = _id((yield from self._link.exchange(asked)), "sessionId")
         made.append(("sessions", session))
         for place, content in files.items():
             path = path_of("sessions", session, "files", *place.split("/"))
             yield from self._link.exchange(
                 Request("PUT", path, body=content, content_type="application/octet-stream", timeout=timeout)
             )
-        taken = yield from self._link.exchange(post_json(path_of("sessions", session, "snapshot"), {}, timeout=timeout))
+        taken = yield from self._link.exchange(
+            post_json(path_of("sessions", session, "snapshot"), {}, timeout=timeout, repeat=once)
+        )
         made.append(("snapshots", _id(taken, "snapshotId")))
         return made[-1][1]
 

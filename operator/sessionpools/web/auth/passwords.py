@@ -56,5 +56,5 @@ def _matches(password: str, hashed: str) -> bool:
         return False
     try:
         return HASHER.verify(hashed, password)
-    except (VerificationError, InvalidHashError):
+    except (VerificationError, InvalidHashError, UnicodeEncodeError):  # half of a surrogate pair is no text
         return False

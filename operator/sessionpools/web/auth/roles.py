@@ -42,7 +42,6 @@ class Action(StrEnum):
     LIST_SESSIONS = "list-sessions"  # GET /sessions: those that USE_SESSION allows
     USE_SESSION = "use-session"  # everything under /sessions/ID
     LIST_SNAPSHOTS = "list-snapshots"  # GET /snapshots: those that USE_SNAPSHOT allows
-    CREATE_SNAPSHOT = "create-snapshot"  # POST /snapshots; one of a session is USE_SESSION
     USE_SNAPSHOT = "use-snapshot"  # everything under /snapshots/ID, and publishing from it
     READ_STATUS = "read-status"  # GET /status
     READ_COMPUTE_NODES = "read-compute-nodes"  # GET /computenodes
@@ -84,7 +83,6 @@ RULES: Final[Mapping[Action, Rule]] = MappingProxyType(
         Action.LIST_SESSIONS: _rule("list sessions", _CONTRIBUTOR),
         Action.USE_SESSION: _rule("use a session", _CONTRIBUTOR, _OWNER),
         Action.LIST_SNAPSHOTS: _rule("list snapshots", _CONTRIBUTOR),
-        Action.CREATE_SNAPSHOT: _rule("create a snapshot", _CONTRIBUTOR),
         Action.USE_SNAPSHOT: _rule("use a snapshot", _CONTRIBUTOR, _OWNER),
         Action.READ_STATUS: _rule("see the status", _READER),
         Action.READ_COMPUTE_NODES: _rule("list compute nodes", _OWNER),

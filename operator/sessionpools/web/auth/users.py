@@ -121,12 +121,15 @@ def _known(name: str, role: Role, password_hash: str) -> _Known:
     return _Known(Identity(name, role, stamp), password_hash)
 
 
+_UNSEEN: Final = (-1, -1, -1)
+
+
 class _File:
     """A file, and whether it is another than when it was last asked for."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._seen: tuple[int, int, int] | None = (-1, -1, -1)
+        self._seen: tuple[int, int, int] | None = _UNSEEN
 
     def changed(self) -> bool:
         """Also the first time. The kubelet replaces a mounted Secret by a link to another directory, which is another
@@ -150,6 +153,7 @@ class _File:
         except FileNotFoundError:
             return None
         except OSError as error:
+            self._seen = _UNSEEN  # the file may be as it was when it can be read again
             raise UsersFileError(f"{self.path}: {error.strerror or error}") from None
         except UnicodeDecodeError:
             raise UsersFileError(f"{self.path}: use UTF-8") from None

@@ -248,7 +248,8 @@ class Batches:
             if place.id in self._runs or place.id in self._not_before:
                 continue
             if len(self._runs) >= _MAX_RUNNING:
-                return self._make_room()
+                self._make_room()
+                return
             if sum(run.place.owner == place.owner for run, _ in self._runs.values()) >= _MAX_RUNNING_OF_OWNER:
                 self._make_room(place.owner)
                 continue

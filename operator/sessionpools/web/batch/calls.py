@@ -75,7 +75,7 @@ class NotRun:
     reason: str
 
 
-class OwnerGone(LookupError):
+class OwnerGone(LookupError):  # noqa: N818
     """Who started the batch is no user any more."""
 
 

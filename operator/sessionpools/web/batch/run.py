@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 _FLUSH_SECONDS: Final = 1.0  # how long results wait for others: what a crash makes of them is "unknown"
 _CLAIM_SECONDS: Final = 0.1  # between two writes for items while other calls are under way
-_TAIL_BYTES: Final = 64 << 10  # results behind the record, which each write repeats
+_TAIL_BYTES: Final = 32 << 10  # results behind the record, which each write repeats; a full volume takes both
 # All results are in memory when they are asked for, and one answer; files are apart.
 MAX_RESULT_BYTES: Final = 64 << 20
 _FIRST_PAUSE_SECONDS: Final = 0.5  # of a worker whose calls are refused: doubled each time, no less than Retry-After

@@ -44,9 +44,7 @@ async def start(
     items: Annotated[list[dict[str, Any]], Body(description="An object of inputs for each call.", min_length=1)],
     parallel: Annotated[
         int,
-        Query(
-            alias="parallelCount", ge=1, description=f"Calls that are made at a time, {MAX_PARALLEL} at the most."
-        ),
+        Query(alias="parallelCount", ge=1, description=f"Calls that are made at a time, {MAX_PARALLEL} at the most."),
     ] = DEFAULT_PARALLEL,
 ) -> BatchStarted:
     """Start calls of the service in the background, each exactly once."""

@@ -33,7 +33,7 @@ __all__ = ["Volume", "digest"]
 _STAGING: Final = ".staging"
 _LOCKS: Final = ".locks"
 _LOCK_COUNT: Final = 16  # objects share them: they are held for a move, not for the writing of the content
-_SMALL_BYTES: Final = 256 << 10  # documents, also a batch's record with the results behind it
+_SMALL_BYTES: Final = 64 << 10  # documents, unless they are unusual; batch.run._TAIL_BYTES leaves room for its record
 _RESERVE_BYTES: Final = 64 << 20  # for these, or a twentieth of a smaller volume
 _STALE_SECONDS: Final = 86_400  # a file that is still being written after a day is one of a process that died
 

@@ -32,6 +32,10 @@ async def test_a_password_may_have_any_characters(checker: Passwords) -> None:
     assert await checker.matches("pässwörd \U0001f40e\x00", hashed("pässwörd \U0001f40e\x00"))
 
 
+async def test_what_is_no_text_is_nobodys_password(checker: Passwords) -> None:
+    assert not await checker.matches("\ud800", hashed("correct horse"))
+
+
 async def test_no_password_is_that_of_an_unknown_user(checker: Passwords) -> None:
     assert not await checker.matches("nobody's", None)
 

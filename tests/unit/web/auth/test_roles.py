@@ -30,7 +30,6 @@ TABLE = {
     Action.LIST_SESSIONS: ("oc", "oc"),
     Action.USE_SESSION: ("oc", "o"),
     Action.LIST_SNAPSHOTS: ("oc", "oc"),
-    Action.CREATE_SNAPSHOT: ("oc", "oc"),
     Action.USE_SNAPSHOT: ("oc", "o"),
     Action.READ_STATUS: ("ocr", "ocr"),
     Action.READ_COMPUTE_NODES: ("o", "o"),

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -228,3 +229,21 @@ def test_a_password_in_the_wrong_place_is_not_repeated() -> None:
         with pytest.raises(UsersFileError) as refused:
             parse_users(text)
         assert "swordfish" not in str(refused.value)
+
+
+async def test_a_file_that_could_not_be_read_is_read_when_it_can_be(
+    users: LocalUsers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Path.open
+
+    def broken(path: Path, *args: Any, **options: Any) -> Any:
+        if path.name == "users.yaml":
+            raise OSError(5, "Input/output error")
+        return opened(path, *args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", broken)
+        with pytest.raises(UsersUnavailable):
+            await users.find("ada")
+    found = await users.find("ada")
+    assert found is not None

@@ -191,8 +191,7 @@ async def test_what_can_be_no_batch_is_refused_by_its_item(volume: ObjectStore) 
     for wrong, count, message in (
         ([], 10, "has no items"),
         ([{"n": 1}, 2], 10, "item 1: must be a JSON object of inputs, got int"),
-        ([{}], 0, "parallelCount 0: must be from 1 to 100"),
-        ([{}], 101, "parallelCount 101: must be from 1 to 100"),
+        ([{}], 0, "parallelCount 0: must be at least 1"),
     ):
         with pytest.raises(Refused, match=message):
             await batches.start(SERVICE, "ann", wrong, count)
@@ -452,3 +451,10 @@ async def test_nobody_has_more_unfinished_batches_than_their_share(
     await batches.start(SERVICE, "bob", items(1))
     await batches.delete(SERVICE, first, "ann")
     await batches.start(SERVICE, "ann", items(1))
+
+
+async def test_more_calls_at_a_time_than_there_may_be_are_as_many_as_there_may_be(volume: ObjectStore) -> None:
+    batches = Batches(volume, "http://127.0.0.1:1", headers, "web-1")
+    await batches.start(SERVICE, "ann", items(1), 5000)
+    [key] = await keys(volume, "batches/states")
+    assert states.State.parse((await volume.get(key)).data)[0].parallel == 100
