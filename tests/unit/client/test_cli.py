@@ -147,6 +147,15 @@ class TestLogin:
         line = refused(2, "services", "list")
         assert all(way in line for way in ("sessionpools login", "--url", "SESSIONPOOLS_URL"))
 
+    def test_a_store_is_locked_for_one_and_says_so_to_the_other_without_waiting(self) -> None:
+        first, second = FileStore("http://a:1"), FileStore("http://a:1")
+        lock = first.try_lock()
+        assert lock is not None
+        with lock:
+            assert second.try_lock() is None
+            assert FileStore("http://a:2").try_lock() is not None
+        assert second.try_lock() is not None
+
     def test_stores_of_two_servers_are_two(self) -> None:
         FileStore("http://a:1").save(Tokens("one"))
         FileStore("http://a:2").save(Tokens("two"))

@@ -172,7 +172,7 @@ class TestRepetitions:
         await published(client)
         api.fail("POST /services/Score/v2", Reply(status, headers={"Retry-After": "0"}))
         with pytest.raises(HttpException):
-            await client.services.publish("Score", "v2", "answer = x", script=True)
+            await client.services.publish("Score", "v2", "answer = x\n", script=True)
         assert len(api.asked("POST /services/Score/v2")) == 1
         api.fail("POST /api/Score/v1/batch", Reply(status, headers={"Retry-After": "0"}))
         with pytest.raises(HttpException):
