@@ -85,10 +85,11 @@ def assemble(api: KubeApi, settings: Settings, store: ObjectStore, *, clock: Cal
     refresh_tokens = RefreshTokens(store, clock=clock)
     keys = _keys(api, settings, clock) if settings.auth_enabled else None
     auth: Authentication
-    source: IdentitySource | None = None
+    headers: Headers = _no_headers
     if keys:
         source = LocalUsers(Passwords(), admin_password=settings.admin_password, users=settings.users)
         auth = Logins(source, keys, refresh_tokens, LoginLimit(), clock=clock)
+        headers = _headers(keys, source, clock)
     else:
         auth = OpenDoor(clock=clock)
 
@@ -98,7 +99,7 @@ def assemble(api: KubeApi, settings: Settings, store: ObjectStore, *, clock: Cal
     batches = Batches(
         store,
         settings.gateway_url,
-        _headers(keys, source, clock),
+        headers,
         settings.pod,
         certificate=settings.gateway_certificate,
         known=known,
@@ -140,13 +141,16 @@ def _keys(api: KubeApi, settings: Settings, clock: Callable[[], float]) -> KeyRi
     return KeyRing(api, settings.namespace, secret=secret, config_map=config_map, clock=clock)
 
 
-def _headers(keys: KeyRing | None, source: IdentitySource | None, clock: Callable[[], float]) -> Headers:
+async def _no_headers(_: Service, owner: str) -> Mapping[str, str]:
+    """Where no token is needed."""
+    return {}
+
+
+def _headers(keys: KeyRing, source: IdentitySource, clock: Callable[[], float]) -> Headers:
     """What lets a call of somebody's batch through the gateway: a token of theirs that may call and nothing more."""
     issued: dict[str, tuple[float, str, str]] = {}  # until when it is used, by which key, and the token
 
     async def headers(_: Service, owner: str) -> Mapping[str, str]:
-        if keys is None or source is None:
-            return {}
         if await source.find(owner) is None:
             raise OwnerGone(f"{owner!r}, who started the batch, is no user any more")
         now, key = clock(), keys.signing_key()

@@ -239,8 +239,7 @@ class Batches:
     async def _scan(self, gateway: Gateway) -> None:
         """Take batches that nobody works on, the oldest first, as many as there is room for and no more than
         _MAX_RUNNING_OF_OWNER of anybody's."""
-        marks = sorted([entry.key async for entry in self._store.list(OPEN)])
-        places = {key: place for key in marks if (place := Place.of_open_key(key))}
+        places = await self._unfinished()
         self._sightings.keep({place.id for place in places.values()})
         now = self._clock()
         self._not_before = {batch_id: until for batch_id, until in self._not_before.items() if until > now}
@@ -274,8 +273,7 @@ class Batches:
             _log.error("batch can not be read", extra={"batch": place.id, "key": place.state_key, "error": str(error)})
 
     async def _check_room(self, digest: str, owner: str) -> None:
-        keys = [entry.key async for entry in self._store.list(OPEN)]
-        unfinished = sum((place := Place.of_open_key(key)) is not None and place.owner == digest for key in keys)
+        unfinished = sum(place.owner == digest for place in (await self._unfinished()).values())
         if unfinished >= MAX_UNFINISHED_OF_OWNER:
             raise TooMany(
                 f"batch: {unfinished} of {owner} are not finished, and {MAX_UNFINISHED_OF_OWNER} is the most: "
@@ -345,6 +343,11 @@ class Batches:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     # --- the store --------------------------------------------------------------------------------------------------
+
+    async def _unfinished(self) -> dict[str, Place]:
+        """Batches that are not finished, by their mark's key, the oldest first."""
+        marks = sorted([entry.key async for entry in self._store.list(OPEN)])
+        return {key: place for key in marks if (place := Place.of_open_key(key))}
 
     async def _place(self, service: Service, batch_id: str, owner: str | None) -> Place:
         """Where the batch is. Raises NotFound for what is no id, and when it is to be looked for and is not there."""
