@@ -119,7 +119,7 @@ class Login:
         if self._password is None:
             raise NotLoggedIn("there is no password: give user and password")
         body = {"username": self.user, "password": self._password}
-        request = post_json("/login", body, repeat=Repeat.UNCONNECTED, authorized=False)
+        request = post_json("/login", body, authorized=False)
         response = yield from attempts(request, None, self._clock)
         return self._kept(response.checked(), None)
 
@@ -154,9 +154,7 @@ class Login:
         return lock
 
     def _refreshed(self, tokens: Tokens) -> Flow[Tokens | None]:
-        request = post_json(
-            "/login/refreshToken", {"refreshToken": tokens.refresh}, repeat=Repeat.UNCONNECTED, authorized=False
-        )
+        request = post_json("/login/refreshToken", {"refreshToken": tokens.refresh}, authorized=False)
         response = yield from attempts(request, None, self._clock)
         if response.status in _REFUSED:
             return None

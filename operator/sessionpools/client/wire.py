@@ -98,8 +98,8 @@ def path_of(*segments: str) -> str:
 
 
 def post_json(path: str, body: Any, **fields: Any) -> Request:
-    """A POST of JSON, repeated only while the server has not begun with it, unless `repeat` says otherwise."""
-    return with_json("POST", path, body, **{"repeat": Repeat.UNSEEN, **fields})
+    """A POST of JSON, repeated only where there was no connection, unless `repeat` says otherwise."""
+    return with_json("POST", path, body, **{"repeat": Repeat.UNCONNECTED, **fields})
 
 
 def with_json(method: str, path: str, body: Any, **fields: Any) -> Request:

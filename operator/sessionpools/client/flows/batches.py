@@ -8,7 +8,7 @@ from sessionpools.client.exchange import Flow, Link
 from sessionpools.client.flows.waiting import Progress, until
 from sessionpools.client.models import Batch, BatchStatus, read
 from sessionpools.client.values import records_of
-from sessionpools.client.wire import UPLOAD_SECONDS, Repeat, Request, Timeout, path_of, post_json
+from sessionpools.client.wire import UPLOAD_SECONDS, Request, Timeout, path_of, post_json
 
 __all__ = ["Batches"]
 
@@ -30,7 +30,6 @@ class Batches:
             records_of(records),
             params={"parallelCount": str(parallel)},
             timeout=Timeout(answer=UPLOAD_SECONDS),
-            repeat=Repeat.UNCONNECTED,
         )
         body = (yield from self._link.exchange(request)).json()
         found = body.get("batchExecutionId") or body.get("BatchExecutionId") if isinstance(body, dict) else None

@@ -9,7 +9,7 @@ from sessionpools.client.exchange import Flow, Link
 from sessionpools.client.flows.services import Services
 from sessionpools.client.models import CallResult, read
 from sessionpools.client.values import encode_inputs
-from sessionpools.client.wire import CALL_SECONDS, Request, Timeout, path_of, post_json
+from sessionpools.client.wire import CALL_SECONDS, Repeat, Request, Timeout, path_of, post_json
 
 __all__ = ["Calls"]
 
@@ -48,7 +48,7 @@ class Calls:
         if not version:
             version = (yield from Services(self._link).get(name)).version
         body = encode_inputs({**inputs, **more})
-        request = post_json(path_of("api", name, version), body, timeout=Timeout(answer=timeout))
+        request = post_json(path_of("api", name, version), body, timeout=Timeout(answer=timeout), repeat=Repeat.UNSEEN)
         response = yield from self._link.exchange(request)
         answer = response.json()
         if not isinstance(answer, dict) or "success" not in answer:

@@ -152,18 +152,14 @@ class Services:
     def _snapshot(self, files: Mapping[str, bytes], made: MutableSequence[tuple[str, str]]) -> Flow[str]:
         """The id of a snapshot with these files, each sent by itself; `made` gets what there is to be removed."""
         timeout = Timeout(answer=UPLOAD_SECONDS)
-        once = Repeat.UNCONNECTED
-        asked = post_json("/sessions", {"runtimeType": "Python"}, repeat=once)
-        session = _id((yield from self._link.exchange(asked)), "sessionId")
+        session = _id((yield from self._link.exchange(post_json("/sessions", {"runtimeType": "Python"}))), "sessionId")
         made.append(("sessions", session))
         for place, content in files.items():
             path = path_of("sessions", session, "files", *place.split("/"))
             yield from self._link.exchange(
                 Request("PUT", path, body=content, content_type="application/octet-stream", timeout=timeout)
             )
-        taken = yield from self._link.exchange(
-            post_json(path_of("sessions", session, "snapshot"), {}, timeout=timeout, repeat=once)
-        )
+        taken = yield from self._link.exchange(post_json(path_of("sessions", session, "snapshot"), {}, timeout=timeout))
         made.append(("snapshots", _id(taken, "snapshotId")))
         return made[-1][1]
 
